@@ -1,0 +1,211 @@
+"""The only place that imports numba: its options, the cache rule, and the dispatch of verbs by state class.
+
+*Kernels.* `@kernel` compiles a function on first use and keeps the machine code on disk. Options: `nogil` (threads
+replay side by side), numpy error model (no zero-division branches), `_nrt=False` (no reference counting: reading an
+array out of a state tuple otherwise costs 5 to 12 times the loop; a kernel that allocates then fails to compile).
+`_nrt` is internal to numba, hence the pinned minor version and the test that no kernel's LLVM holds `NRT_incref`.
+
+*Verbs.* A verb is declared once and implemented by each state class. Inside a kernel numba picks the implementation
+from the type of the first argument at compile time: no pointer, no branch, and the disk cache still works, which
+functions passed as arguments or closed over would defeat. Under NUMBA_DISABLE_JIT=1 the same sources run as Python.
+
+*Cache.* numba notices an edit in the file of a kernel but not in a function it calls from another file, so the cache
+folder's name holds a digest of every source that can be compiled into a kernel. Old folders are pruned. Where nothing
+is writable, kernels compile without a cache instead of failing at import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).resolve().parent
+_COMPILED = ("jit.py", "work.py", "verbs.py", "kernels", "dirtylogs", "designs", "migration")
+_KEEP_FOLDERS = 6
+_KEEP_SECONDS = 14 * 86_400
+
+
+def sources_digest(extra: tuple[Path, ...] = ()) -> str:
+    """A short digest of all sources that kernels are compiled from, the interpreter and `extra` files."""
+    digest = hashlib.sha256(f"{sys.version_info[:3]}".encode())
+    for name in _COMPILED:
+        place = _PACKAGE / name
+        for path in [place] if place.is_file() else sorted(place.glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in extra:
+        digest.update(str(path.resolve()).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _candidates() -> list[Path]:
+    places = []
+    if given := os.environ.get("REPLAY_CACHE_DIR"):
+        places.append(Path(given))
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        places.append(Path(xdg) / "dirtyreplay")
+    home = os.path.expanduser("~")
+    if home not in ("~", "/"):
+        places.append(Path(home) / ".cache" / "dirtyreplay")
+    places.append(Path(tempfile.gettempdir()) / f"dirtyreplay-{os.getuid()}")
+    return places
+
+
+def _writable_folder(name: str) -> Path | None:
+    for place in _candidates():
+        folder = place / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if folder.stat().st_uid != os.getuid() and os.getuid() != 0:
+                continue  # somebody else's folder in a shared temporary directory: its pickles are not ours to load
+            descriptor, probe = tempfile.mkstemp(dir=folder)
+            os.close(descriptor)
+            os.unlink(probe)
+        except OSError:
+            continue
+        return folder
+    return None
+
+
+def _prune(current: Path) -> None:
+    """Remove cache folders of other source versions: all but the newest few, and whatever is older than two weeks."""
+    try:
+        folders = [path for path in current.parent.glob("kernels-*") if path.is_dir() and path != current]
+        folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        for rank, path in enumerate(folders):
+            if rank >= _KEEP_FOLDERS or time.time() - path.stat().st_mtime > _KEEP_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+    except OSError:
+        pass
+
+
+def _choose_cache(extra: tuple[Path, ...] = ()) -> Path | None:
+    folder = _writable_folder("kernels-" + sources_digest(extra))
+    if folder is not None and not any(folder.iterdir()):
+        _prune(folder)
+    return folder
+
+
+CACHE_FOLDER = _choose_cache()
+COLD = CACHE_FOLDER is None or not any(CACHE_FOLDER.iterdir())
+"""True when this process starts without compiled kernels: the first replay will compile them."""
+if CACHE_FOLDER is not None:
+    os.environ["NUMBA_CACHE_DIR"] = str(CACHE_FOLDER)
+
+import numba  # noqa: E402  (the cache folder has to be known first)
+import numpy as np  # noqa: E402
+from numba.extending import overload  # noqa: E402
+
+DISABLED = bool(numba.config.DISABLE_JIT)
+OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
+NUMBA_VERSION = numba.__version__
+
+U64 = np.uint64
+U0, U1, U6, U63, U64_BITS = U64(0), U64(1), U64(6), U64(63), U64(64)
+NONE = U64(0xFFFF_FFFF_FFFF_FFFF)
+"""No page, no word, or a time that never comes."""
+
+if DISABLED:
+    np.seterr(over="ignore")  # word arithmetic wraps, as it does in compiled kernels
+
+_kernels: list[Any] = []
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile `function` with the options of this package; machine code is cached on disk where possible."""
+    if DISABLED:
+        return function
+    compiled = numba.njit(cache=CACHE_FOLDER is not None, **OPTIONS)(function)
+    _kernels.append(compiled)
+    return compiled
+
+
+def kernels() -> tuple[Any, ...]:
+    """Every kernel decorated so far (numba dispatchers), for tests and `warm`."""
+    return tuple(_kernels)
+
+
+def add_sources(paths: tuple[Path, ...]) -> None:
+    """Use a cache folder that also depends on `paths` (a user's plug-in), so that its compiled code is never stale.
+
+    Kernels that are already compiled in this process stay: their specialisations are keyed by state class, and a
+    plug-in file that was edited is loaded as a new module with new classes.
+    """
+    folder = _choose_cache(paths)
+    if DISABLED or folder is None:
+        return
+    numba.config.CACHE_DIR = str(folder)
+    for compiled in _kernels:
+        compiled.enable_caching()
+
+
+class Verb:
+    """An operation on states: declared once, implemented by each state class, chosen by the first argument's class."""
+
+    def __init__(self, declaration: Callable[..., Any]):
+        self.name = declaration.__name__
+        self.__doc__ = declaration.__doc__
+        self.implementations: dict[type, Callable[..., Any]] = {}
+        self.default: Callable[..., Any] | None = None
+
+    def find(self, state_class: type) -> Callable[..., Any] | None:
+        """The implementation for `state_class`, the default one, or None."""
+        return self.implementations.get(state_class, self.default)
+
+
+_verbs: dict[str, Verb] = {}
+
+
+def verb(declaration: Callable[..., Any]) -> Any:
+    """Declare a verb. The result is called like a function from kernels; `.implement(StateClass)` adds a way to do it.
+
+    A declaration that returns `NotImplemented` has no default: a state class without an implementation cannot be
+    used where the verb is called. Any other body is the default implementation.
+    """
+    table = Verb(declaration)
+    if not _returns_not_implemented(declaration):
+        table.default = declaration
+    _verbs[table.name] = table
+
+    def operation(state: Any, *arguments: Any) -> Any:
+        implementation = table.find(type(state))
+        if implementation is None:
+            raise TypeError(f"{type(state).__module__}.{type(state).__name__} has no verb {table.name!r}")
+        return implementation(state, *arguments)
+
+    operation.__name__ = operation.__qualname__ = table.name
+    operation.__doc__ = declaration.__doc__
+    operation.__module__ = declaration.__module__
+
+    def choose(state: Any, *arguments: Any) -> Any:
+        return table.find(getattr(state, "instance_class", type(None)))
+
+    if not DISABLED:
+        overload(operation, jit_options=OPTIONS, strict=False)(choose)
+
+    def implement(state_class: type) -> Callable[..., Any]:
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            table.implementations[state_class] = function
+            return function
+
+        return register
+
+    operation.implement = implement  # type: ignore[attr-defined]
+    operation.table = table  # type: ignore[attr-defined]
+    return operation
+
+
+def implements(state_class: type, name: str) -> bool:
+    """Whether `state_class` itself implements the verb `name` (a default does not count)."""
+    return state_class in _verbs[name].implementations
+
+
+def _returns_not_implemented(function: Callable[..., Any]) -> bool:
+    names = function.__code__.co_names
+    return names == ("NotImplemented",) and len(function.__code__.co_code) < 32

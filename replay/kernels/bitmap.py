@@ -1,0 +1,131 @@
+"""Bitmaps of dirty pages: find, merge, fold.
+
+A bitmap is a uint64 array, bit p % 64 of word p // 64 for page p, padded with zero words to a multiple of 8. Searching
+costs one step for four clean words, as QEMU's own search does; merging is O(words) with blocks of clean words skipped
+after one vectorised look. Bad when nearly everything is clean and the map is far larger than the cache: see
+hierarchical designs. Models util/bitops.c and cpu_physical_memory_sync_dirty_bitmap by their described behaviour.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from replay.jit import U0, U1, U6, U63, U64, kernel
+from replay.kernels.bits import lowest, popcount
+
+_U2, _U3, _U4 = U64(2), U64(3), U64(4)
+_BLOCK = U64(512)
+_ALL = U64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+@kernel
+def next_touched(words: np.ndarray, index: Any, stop: Any) -> Any:
+    """The first index in [index, stop) whose word is not zero; `stop` when there is none."""
+    while index + _U4 <= stop:
+        if (words[index] | words[index + U1] | words[index + _U2] | words[index + _U3]) != U0:
+            break
+        index += _U4
+    while index < stop:
+        if words[index] != U0:
+            return index
+        index += U1
+    return stop
+
+
+@kernel
+def find_next(words: np.ndarray, size: Any, offset: Any) -> Any:
+    """The first set bit at or after `offset`; `size` (in bits) when there is none."""
+    if offset >= size:
+        return size
+    index = offset >> U6
+    bits = words[index] & (_ALL << (offset & U63))
+    if bits == U0:
+        stop = (size + U63) >> U6
+        index = next_touched(words, index + U1, stop)
+        if index >= stop:
+            return size
+        bits = words[index]
+    return (index << U6) + lowest(bits)
+
+
+@kernel
+def test_and_clear(words: np.ndarray, page: Any) -> bool:
+    """Clear the bit of `page`; whether it was set."""
+    index, bit = page >> U6, U1 << (page & U63)
+    was = (words[index] & bit) != U0
+    words[index] &= ~bit
+    return was
+
+
+@kernel
+def test_and_set(words: np.ndarray, page: Any) -> bool:
+    """Set the bit of `page`; whether it was set before."""
+    index, bit = page >> U6, U1 << (page & U63)
+    was = (words[index] & bit) != U0
+    words[index] |= bit
+    return was
+
+
+@kernel
+def count_set(words: np.ndarray) -> Any:
+    """Number of set bits."""
+    total = U0
+    for index in range(words.size):
+        total += popcount(words[index])
+    return total
+
+
+@kernel
+def _any_set(words: np.ndarray, start: Any, stop: Any) -> bool:
+    seen = U0
+    for index in range(start, stop):
+        seen |= words[index]
+    return seen != U0
+
+
+@kernel
+def merge(source: np.ndarray, target: np.ndarray, n_words: Any) -> Any:
+    """target |= source; source = 0. Returns (words touched, pages carried, pages new in target).
+
+    Blocks of 512 clean words are skipped after one OR over them: as fast as C on an empty source, within a few per
+    cent of the plain loop on a dense one.
+    """
+    touched, carried, new = U0, U0, U0
+    start = U0
+    while start < n_words:
+        stop = min(start + _BLOCK, n_words)
+        if _any_set(source, start, stop):
+            for index in range(start, stop):
+                bits = source[index]
+                if bits != U0:
+                    old = target[index]
+                    touched += U1
+                    carried += popcount(bits)
+                    new += popcount(bits & ~old)
+                    target[index] = old | bits
+                    source[index] = U0
+        start = stop
+    return touched, carried, new
+
+
+@kernel
+def fold(source: np.ndarray, target: np.ndarray, n_words: Any, keep: bool) -> Any:
+    """target |= source; source = 0 unless `keep`. Returns (words touched, pages carried)."""
+    touched, carried = U0, U0
+    start = U0
+    while start < n_words:
+        stop = min(start + _BLOCK, n_words)
+        if _any_set(source, start, stop):
+            for index in range(start, stop):
+                bits = source[index]
+                if bits != U0:
+                    touched += U1
+                    carried += popcount(bits)
+                    target[index] |= bits
+            if not keep:
+                for index in range(start, stop):
+                    source[index] = U0
+        start = stop
+    return touched, carried

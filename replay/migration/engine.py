@@ -1,0 +1,226 @@
+"""The engine's inner loops: a sender and a guest, in two formulations that agree bit for bit.
+
+*Stepping* (`step`): apply the guest's events up to now, pop a page, read it, advance the clock; one page at a time.
+Any design can run this way, and it is the reference.
+
+*Batched* (`plan`, then `merge`): in a design that syncs, what the guest writes cannot reach the sender before the next
+sync. So the sender runs ahead of the guest and notes which pages it reads when, up to 64 pages of one word at once
+(`plan`); then the guest's events are applied to the log and merged with these reads in time order (`merge`), which
+decides what is stale or redundant. A plan ends where sender and log meet: at a clear call that re-enables tracking.
+
+Time: a page's step begins at `now`; events up to and including `now` have happened; the page is popped, its tracking
+re-enabled and its content read at that instant; then the clock advances by what the step's counted work costs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from replay.jit import NONE, U0, U1, U6, U63, U64, kernel
+from replay.kernels.bits import lowest, popcount
+from replay.migration.guest import DONE, NEED_EVENTS, NEXT_PS, WATCH_HIT, Guest, advance, read_pages
+from replay.migration.link import FLUSHED, LIMIT, NORMAL_BYTES, QUEUED, WINDOW_START, put_buffered, put_normals, put_page, rate_exceeded
+from replay.verbs import Meter, peek, pop, rearm, rearm_due, spent_sending_ps, take
+from replay.work import FIND_CALLS, FIND_WORDS, NORMAL_PAGES, REFIND_CALLS, ZERO_PAGES
+
+NOW_PS, SPENT_PS, DEADLINE_PS, CALLS = 0, 1, 2, 3
+N_SENDER = 4
+CALLS_PER_CHECK = U64(63)  # mask: the clock is looked at after call 0, 64, 128, ...
+EMPTY, LIMITED, OUT_OF_TIME, PLAN_FULL, REARM, WANT_EVENTS = 10, 11, 12, 13, 14, 15
+PLAN_ENTRIES = 8192
+N_READ, N_PLANNED = 0, 1
+_WORD_BYTES = U64(64 * NORMAL_BYTES)
+
+
+class Plan(NamedTuple):
+    """Reads that the sender will make: for each entry some pages of one word, one after the other."""
+
+    word: np.ndarray  # uint64 (8192,)  which word
+    bits: np.ndarray  # uint64 (8192,)  which of its pages are still to be read, lowest first
+    begin_ps: np.ndarray  # uint64 (8192,)  when the first of them is read
+    find_ps: np.ndarray  # uint64 (8192,)  the first one's step less its page price
+    next_ps: np.ndarray  # uint64 (8192,)  the same for each further one
+    ends: np.ndarray  # uint64 (2,)  N_READ entries done, N_PLANNED entries
+
+
+def new_plan() -> Plan:
+    """An empty plan."""
+    arrays = [np.zeros(PLAN_ENTRIES, dtype=np.uint64) for _ in range(5)]
+    return Plan(*arrays, ends=np.zeros(2, dtype=np.uint64))
+
+
+@kernel
+def _step_done(sender: np.ndarray, meter: Meter) -> Any:
+    """Advance the clock by the work counted since it last moved; returns by how much."""
+    spent = spent_sending_ps(meter)
+    step = spent - sender[SPENT_PS]
+    sender[NOW_PS] += step
+    sender[SPENT_PS] = spent
+    return step
+
+
+@kernel
+def _check_time(sender: np.ndarray) -> bool:
+    """The look at the clock that follows call 0, 64, 128, ... of an iterate."""
+    late = (sender[CALLS] & CALLS_PER_CHECK) == U0 and sender[NOW_PS] >= sender[DEADLINE_PS]
+    sender[CALLS] += U1
+    return late
+
+
+@kernel
+def _send_page(guest: Guest, stream: np.ndarray, word: Any, bit: Any, meter: Meter) -> None:
+    zero = guest.zeros[word] & bit != U0
+    put_page(stream, zero, meter.work)
+    if zero:
+        meter.work[ZERO_PAGES] += U1
+    else:
+        meter.work[NORMAL_PAGES] += U1
+
+
+@kernel
+def step(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.ndarray, meter: Meter, aside: Meter, running: bool) -> Any:
+    """Send pages one at a time until none is left, the window is used up, or time is up; or until events are wanted."""
+    while True:
+        if rate_exceeded(stream):
+            return LIMITED
+        if running and guest.state[NEXT_PS] <= sender[NOW_PS]:
+            if advance(log, design, guest, aside, sender[NOW_PS], NONE) == NEED_EVENTS:
+                return WANT_EVENTS
+        page = pop(design, meter)
+        if page == NONE:
+            _step_done(sender, meter)
+            return EMPTY
+        if rearm_due(log, page):
+            rearm(log, page, meter)
+        word, bit = page >> U6, U1 << (page & U63)
+        read_pages(guest, word, bit)
+        _send_page(guest, stream, word, bit, meter)
+        _step_done(sender, meter)
+        if _check_time(sender):
+            return OUT_OF_TIME
+
+
+@kernel
+def plan(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.ndarray, meter: Meter, ahead: Plan) -> Any:
+    """Let the sender run ahead: fill `ahead` until no page is left, a limit is reached, the plan is full, or sender and
+    log must meet. The guest must have been advanced to the sender's time."""
+    price = meter.price
+    page_bound_ps = price[FIND_CALLS] + price[FIND_WORDS] + price[REFIND_CALLS] + max(price[NORMAL_PAGES], price[ZERO_PAGES])
+    count = U0
+    ahead.ends[N_READ] = U0
+    status = PLAN_FULL
+    while count < ahead.word.size:
+        if rate_exceeded(stream):
+            status = LIMITED
+            break
+        word, bits = peek(design, meter)
+        if bits == U0:
+            _step_done(sender, meter)
+            status = EMPTY
+            break
+        page = (word << U6) + lowest(bits)
+        if rearm_due(log, page):
+            if count > U0:
+                status = REARM
+                break
+            rearm(log, page, meter)
+        first = bits & (~bits + U1)
+        ahead.word[count], ahead.bits[count], ahead.begin_ps[count] = word, first, sender[NOW_PS]
+        take(design, word, first, meter)
+        _send_page(guest, stream, word, first, meter)
+        zero = guest.zeros[word] & first != U0
+        ahead.find_ps[count] = _step_done(sender, meter) - (price[ZERO_PAGES] if zero else price[NORMAL_PAGES])
+        ahead.next_ps[count] = U0
+        if _check_time(sender):
+            count += U1
+            status = OUT_OF_TIME
+            break
+        rest = bits & ~first
+        if rest != U0 and _fits(stream, sender, page_bound_ps):
+            take(design, word, rest, meter)
+            ahead.bits[count] = bits
+            ahead.next_ps[count] = _send_rest(guest, stream, sender, word, rest, meter)
+        count += U1
+    ahead.ends[N_PLANNED] = count
+    return status
+
+
+@kernel
+def _fits(stream: np.ndarray, sender: np.ndarray, page_bound_ps: Any) -> bool:
+    """Whether 63 more pages surely reach neither the window's limit nor the deadline."""
+    if stream[LIMIT] != U0 and stream[FLUSHED] + stream[QUEUED] + _WORD_BYTES > stream[WINDOW_START] + stream[LIMIT]:
+        return False
+    return sender[NOW_PS] + U63 * page_bound_ps < sender[DEADLINE_PS]
+
+
+@kernel
+def _send_rest(guest: Guest, stream: np.ndarray, sender: np.ndarray, word: Any, bits: Any, meter: Meter) -> Any:
+    """Account for `bits`, already taken, as that many calls. Returns what finding each of them cost (ps)."""
+    work, price = meter.work, meter.price
+    zeros = guest.zeros[word] & bits
+    n_zero, n_all = popcount(zeros), popcount(bits)
+    n_normal = n_all - n_zero
+    if n_zero == U0:
+        put_normals(stream, n_normal, work)
+    elif n_normal == U0:
+        put_buffered(stream, U64(9) * n_zero, work)
+    else:
+        left = bits
+        while left != U0:
+            bit = left & (~left + U1)
+            put_page(stream, zeros & bit != U0, work)
+            left ^= bit
+    work[ZERO_PAGES] += n_zero
+    work[NORMAL_PAGES] += n_normal
+    sender[CALLS] += n_all
+    return (_step_done(sender, meter) - n_zero * price[ZERO_PAGES] - n_normal * price[NORMAL_PAGES]) // n_all
+
+
+@kernel
+def merge(log: Any, design: Any, guest: Guest, sender: np.ndarray, meter: Meter, aside: Meter, ahead: Plan, running: bool) -> Any:
+    """Bring the guest up to the sender's time, making the planned reads at their moments. DONE or WANT_EVENTS."""
+    entry = ahead.ends[N_READ]
+    while entry < ahead.ends[N_PLANNED]:
+        begin = ahead.begin_ps[entry]
+        if running and guest.state[NEXT_PS] <= begin and advance(log, design, guest, aside, begin, NONE) == NEED_EVENTS:
+            ahead.ends[N_READ] = entry
+            return WANT_EVENTS
+        bits = ahead.bits[entry]
+        if running and bits & (bits - U1) != U0:
+            end = ahead.begin_ps[entry + U1] if entry + U1 < ahead.ends[N_PLANNED] else sender[NOW_PS]
+            if guest.state[NEXT_PS] <= end and _merge_word(log, design, guest, meter, aside, ahead, entry, end) == NEED_EVENTS:
+                ahead.ends[N_READ] = entry
+                return WANT_EVENTS
+        read_pages(guest, ahead.word[entry], ahead.bits[entry])
+        entry += U1
+    ahead.ends[N_READ] = entry
+    if running and guest.state[NEXT_PS] <= sender[NOW_PS]:
+        if advance(log, design, guest, aside, sender[NOW_PS], NONE) == NEED_EVENTS:
+            return WANT_EVENTS
+    return DONE
+
+
+@kernel
+def _merge_word(log: Any, design: Any, guest: Guest, meter: Meter, aside: Meter, ahead: Plan, entry: Any, end: Any) -> Any:
+    """Events while one word is being read: an event on that very word splits its reads."""
+    word = ahead.word[entry]
+    while True:
+        status = advance(log, design, guest, aside, end, word)
+        if status != WATCH_HIT:
+            return status
+        hit = guest.state[HIT_PS]
+        while ahead.bits[entry] != U0 and ahead.begin_ps[entry] < hit:
+            bit = ahead.bits[entry] & (~ahead.bits[entry] + U1)
+            read_pages(guest, word, bit)
+            zero = guest.zeros[word] & bit != U0
+            price = meter.price[ZERO_PAGES] if zero else meter.price[NORMAL_PAGES]
+            ahead.begin_ps[entry] += ahead.find_ps[entry] + price
+            ahead.find_ps[entry] = ahead.next_ps[entry]
+            ahead.bits[entry] ^= bit
+        if ahead.bits[entry] == U0:
+            return DONE
+        status = advance(log, design, guest, aside, hit, NONE)
+        if status != DONE:
+            return status

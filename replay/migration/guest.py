@@ -1,0 +1,170 @@
+"""The running guest: trace events in lanes, dilated by stalls, applied to the dirty log in host-time order.
+
+A *lane* is a sequence of events that is delayed as one: a vCPU where stalls stop single vCPUs, else the whole guest.
+Host time of an event = guest time + the lane's offset; a stall adds to the offset. Events of all lanes are applied in
+host-time order, ties in lane order, so the result does not depend on how the trace is cut into windows: a lane that has
+run out of its window counts as having an event at the window's end, and the kernel asks for more when that is next.
+
+`content` interleaves, for each word of 64 pages, two words: pages whose copy at the target is *stale* (written since
+their last read, or never read), and pages that are still all *zero*. A written page is taken to hold data from then on.
+The sender sees classes as of the beginning of the current iterate call (`zeros`), in both formulations of the engine.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from replay.jit import NONE, U0, U1, U6, U63, U64, kernel
+from replay.kernels.bits import popcount
+from replay.verbs import Meter, mark_ram, next_wake, wake, write
+from replay.work import GUEST_WRITES
+
+NEXT_PS, END_NS, OPEN, CLOSED_LOOP, BUSY_UNTIL_PS, NEED_LANE, HIT_PS, CHECK, REDUNDANT = 0, 1, 2, 3, 4, 5, 6, 7, 8
+N_STATE = 9
+DONE, NEED_EVENTS, WATCH_HIT = 0, 1, 2
+VCPU_MASK = U64(0x1FFF)
+_PS_PER_NS = U64(1000)
+_U2 = U64(2)
+
+
+class Guest(NamedTuple):
+    """One window of events in lanes, and the guest's memory."""
+
+    t_ns: np.ndarray  # uint64 (n_events,)  read-only; guest time, ascending within a lane
+    page: np.ndarray  # uint32 (n_events,)  read-only; dense page index
+    origin: np.ndarray  # uint16 (n_events,)  read-only; vCPU | source << 13
+    head: np.ndarray  # uint64 (n_lanes,)  next event of the lane
+    stop: np.ndarray  # uint64 (n_lanes,)  end of the lane's events in this window
+    offset_ps: np.ndarray  # uint64 (n_lanes,)  host time - guest time; wraps below zero
+    stall_ps: np.ndarray  # uint64 (n_lanes,)  how long the lane has stood still
+    state: np.ndarray  # uint64 (9,)  NEXT_PS ... REDUNDANT, see the constants above
+    content: np.ndarray  # uint64 (2 * n_words,)  stale and zero pages, interleaved
+    zeros: np.ndarray  # uint64 (n_words,)  zero pages as the sender sees them
+    turned: np.ndarray  # uint8 (n_words / 64,)  1: a zero page of these 64 words was written since the last settle
+
+
+@kernel
+def settle_classes(guest: Guest) -> None:
+    """Show the sender which pages hold data by now. O(pages / 4096) plus the blocks that changed."""
+    for block in range(guest.turned.size):
+        if guest.turned[block] != 0:
+            guest.turned[block] = 0
+            first = U64(block) << U6
+            for word in range(first, min(first + U64(64), guest.zeros.size)):
+                guest.zeros[word] = guest.content[_U2 * word + U1]
+
+
+@kernel
+def read_pages(guest: Guest, word: Any, bits: Any) -> None:
+    """The sender reads `bits` of `word`: their copies are fresh; those that were fresh already are redundant sends."""
+    if guest.state[CHECK] != U0:
+        stale = guest.content[_U2 * word]
+        guest.state[REDUNDANT] += popcount(bits & ~stale)
+        guest.content[_U2 * word] = stale & ~bits
+
+
+@kernel
+def count_stale(guest: Guest) -> Any:
+    """Pages whose last write is later than their last read."""
+    total = U0
+    for word in range(guest.zeros.size):
+        total += popcount(guest.content[2 * word])
+    return total
+
+
+@kernel
+def _touch(guest: Guest, word: Any, bit: Any) -> None:
+    guest.content[_U2 * word] |= bit
+    if guest.content[_U2 * word + U1] & bit != U0:
+        guest.content[_U2 * word + U1] &= ~bit
+        guest.turned[word >> U6] = 1
+
+
+@kernel
+def _lane_time(guest: Guest, lane: Any) -> Any:
+    """Host time of the lane's next event; of its window's end when it has none left; NONE when it never will."""
+    head = guest.head[lane]
+    if head < guest.stop[lane]:
+        return guest.t_ns[head] * _PS_PER_NS + guest.offset_ps[lane]
+    if guest.state[OPEN] != U0:
+        return guest.state[END_NS] * _PS_PER_NS + guest.offset_ps[lane]
+    return NONE
+
+
+@kernel
+def advance(log: Any, design: Any, guest: Guest, meter: Meter, until: Any, watch: Any) -> Any:
+    """Apply every event, and every run of the log's own thread, with host time <= `until`.
+
+    Stops with WATCH_HIT before an event on a page of word `watch` (its time in HIT_PS), and with NEED_EVENTS when lane
+    NEED_LANE has used up its window. Events at the time of a wake come before it.
+    """
+    state = guest.state
+    while True:
+        best, second, lane = NONE, NONE, U0
+        for index in range(guest.head.size):
+            time = _lane_time(guest, index)
+            if time < best:
+                second, best, lane = best, time, U64(index)
+            elif time < second:
+                second = time
+        wake_at = next_wake(log)
+        if wake_at != NONE:
+            wake_at = max(wake_at, state[BUSY_UNTIL_PS])
+        state[NEXT_PS] = min(best, wake_at)
+        if state[NEXT_PS] > until:
+            return DONE
+        if wake_at < best:
+            wake(log, design, wake_at, meter)
+            continue
+        if guest.head[lane] >= guest.stop[lane]:
+            state[NEED_LANE] = lane
+            return NEED_EVENTS
+        if _run_lane(log, design, guest, meter, lane, min(until, wake_at), second, watch):
+            return WATCH_HIT
+
+
+@kernel
+def _run_lane(log: Any, design: Any, guest: Guest, meter: Meter, lane: Any, until: Any, before: Any, watch: Any) -> bool:
+    """Apply the first event of `lane`, and more while they are at most `until`, earlier than `before`, and none stalls."""
+    index, stop, offset = guest.head[lane], guest.stop[lane], guest.offset_ps[lane]
+    time = guest.t_ns[index] * _PS_PER_NS + offset
+    first = index
+    hit = False
+    while True:
+        page = U64(guest.page[index])
+        word = page >> U6
+        if word == watch:
+            guest.state[HIT_PS] = time
+            hit = True
+            break
+        stall = U0
+        origin = U64(guest.origin[index])
+        if origin <= VCPU_MASK:
+            stall = write(log, design, page, origin, meter)
+        else:
+            mark_ram(design, page, meter)
+        _touch(guest, word, U1 << (page & U63))
+        index += U1
+        if stall != U0:
+            _stall(guest, lane, time, stall)
+            break
+        if index >= stop:
+            break
+        time = guest.t_ns[index] * _PS_PER_NS + offset
+        if time > until or time >= before:
+            break
+    guest.head[lane] = index
+    meter.work[GUEST_WRITES] += index - first
+    return hit
+
+
+@kernel
+def _stall(guest: Guest, lane: Any, time: Any, stall: Any) -> None:
+    """The lane stands still for `stall`, plus what a sync in progress makes it wait."""
+    if guest.state[BUSY_UNTIL_PS] > time:
+        stall += guest.state[BUSY_UNTIL_PS] - time
+    guest.stall_ps[lane] += stall
+    if guest.state[CLOSED_LOOP] != U0:
+        guest.offset_ps[lane] += stall

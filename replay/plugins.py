@@ -1,0 +1,210 @@
+"""Plug-ins: what files there are, what their parameters are, and how "kvm-ring:4096,pml=off" becomes a configuration.
+
+A plug-in is one Python file in its kind's folder; its name is the file's name with hyphens. `describe` reads the
+source without importing it, so that `list` and `--help` stay fast; `load` imports it. A path to a user's own file
+works wherever a name does. A plug-in file defines `Config` (a frozen keyword-only dataclass whose fields are made by
+`param`), `State` (a NamedTuple of arrays) and `build(config, shape) -> State`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from replay import units
+from replay.errors import UsageError, unknown_name
+
+FOLDERS = {"log": "dirtylogs", "design": "designs"}
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def param(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    low: int | None = None,
+    high: int | None = None,
+    power_of_two: bool = False,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A parameter of a plug-in: a dataclass field with its meaning, unit and bounds. The first one is positional."""
+    return dataclasses.field(
+        default=default,
+        metadata={"help": help, "unit": unit, "low": low, "high": high, "power_of_two": power_of_two, "choices": choices},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """A parameter as `list` shows it."""
+
+    name: str
+    default: Any
+    help: str
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """A plug-in as `list` shows it: read from its source, not imported."""
+
+    kind: str
+    name: str
+    summary: str
+    parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """A plug-in with its parameters settled. `label` spells them so that `parse` gives the same plug-in again."""
+
+    kind: str
+    name: str
+    module: ModuleType
+    config: Any
+
+    @property
+    def label(self) -> str:
+        changed = [
+            (field.name, getattr(self.config, field.name))
+            for index, field in enumerate(dataclasses.fields(self.config))
+            if index == 0 or getattr(self.config, field.name) != field.default
+        ]
+        texts = [_spell(value) if index == 0 and _is_first(self.config, name) else f"{name.replace('_', '-')}={_spell(value)}"
+                 for index, (name, value) in enumerate(changed)]  # fmt: skip
+        return self.name + (":" + ",".join(texts) if texts else "")
+
+    def build(self, shape: Any) -> Any:
+        """The plug-in's state for a guest of this shape."""
+        return self.module.build(self.config, shape)
+
+
+def _is_first(config: Any, name: str) -> bool:
+    return dataclasses.fields(config)[0].name == name
+
+
+def _spell(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def names(kind: str) -> list[str]:
+    """The names of a kind's plug-ins: the files in its folder."""
+    folder = _PACKAGE / FOLDERS[kind]
+    return sorted(path.stem.replace("_", "-") for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def _source(kind: str, name: str) -> Path:
+    path = Path(name)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise UsageError(f"{name}: no such file (a {kind} plug-in of your own is given as its path)")
+        return path
+    path = _PACKAGE / FOLDERS[kind] / f"{name.replace('-', '_')}.py"
+    if name not in names(kind):
+        raise unknown_name(kind, name, names(kind))
+    return path
+
+
+def describe(kind: str, name: str) -> Description:
+    """What a plug-in is and takes, from its source alone."""
+    tree = ast.parse(_source(kind, name).read_text())
+    summary = (ast.get_docstring(tree) or "").split("\n", 1)[0].rstrip(".")
+    parameters: list[Parameter] = []
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == "Config":
+            parameters = [_parameter(item) for item in node.body if isinstance(item, ast.AnnAssign)]
+    return Description(kind=kind, name=name, summary=summary, parameters=tuple(parameters))
+
+
+def _parameter(node: ast.AnnAssign) -> Parameter:
+    call = node.value
+    assert isinstance(call, ast.Call), "a Config field is made by param(default, help, ...)"
+    assert isinstance(node.target, ast.Name)
+    options = {item.arg: ast.literal_eval(item.value) for item in call.keywords}
+    default, text = (ast.literal_eval(item) for item in call.args)
+    return Parameter(name=node.target.id.replace("_", "-"), default=default, help=text, unit=options.get("unit", ""))
+
+
+def parse(kind: str, text: str) -> Plugin:
+    """A plug-in from "NAME", "NAME:VALUE" or "NAME:VALUE,key=value"; NAME may be a path ending in .py.
+
+    Raises UsageError naming what exists and the nearest spelling when a name or a parameter is unknown.
+    """
+    name, _, given = text.strip().partition(":")
+    module = _load(kind, name, _source(kind, name))
+    fields = {field.name: field for field in dataclasses.fields(module.Config)}
+    values: dict[str, Any] = {}
+    for position, item in enumerate(part for part in given.split(",") if part.strip()):
+        key, equals, value = item.partition("=")
+        if not equals:
+            if position or not fields:
+                raise UsageError(f"{text!r}: {item!r} is not of the form key=value")
+            key, value = next(iter(fields)), item
+        key = key.strip().replace("-", "_")
+        if key not in fields:
+            raise unknown_name(f"parameter of {kind} {name}:", key.replace("_", "-"), [n.replace("_", "-") for n in fields])
+        if key in values:
+            raise UsageError(f"{text!r}: {key.replace('_', '-')} is given twice")
+        values[key] = _convert(fields[key], value.strip(), f"{kind} {name}")
+    shown = Path(name).stem if name.endswith(".py") else name
+    config = module.Config(**values)
+    check = getattr(module, "check", None)
+    if check is not None:
+        check(config)
+    return Plugin(kind=kind, name=shown, module=module, config=config)
+
+
+def _convert(field: Any, text: str, owner: str) -> Any:
+    where = f"{owner}: {field.name.replace('_', '-')}"
+    meta = field.metadata
+    if isinstance(field.default, bool):
+        if text.lower() not in ("on", "off", "true", "false", "yes", "no", "1", "0"):
+            raise UsageError(f"{where} is on or off, not {text!r}")
+        return text.lower() in ("on", "true", "yes", "1")
+    if isinstance(field.default, int):
+        value = units.parse_duration_ns(text) if meta["unit"] == "ns" else units.parse_bytes(text)
+        if meta["low"] is not None and value < meta["low"]:
+            raise UsageError(f"{where} must be at least {meta['low']} {meta['unit']}, not {text}")
+        if meta["high"] is not None and value > meta["high"]:
+            raise UsageError(f"{where} must be at most {meta['high']} {meta['unit']}, not {text}")
+        if meta["power_of_two"] and (value <= 0 or value & (value - 1)):
+            raise UsageError(f"{where} must be a power of two, not {text}")
+        return value
+    if meta["choices"] and text not in meta["choices"]:
+        raise unknown_name(f"{where}", text, meta["choices"])
+    return text
+
+
+def _load(kind: str, name: str, path: Path) -> ModuleType:
+    if not name.endswith(".py"):
+        return importlib.import_module(f"replay.{FOLDERS[kind]}.{path.stem}")
+    from replay import jit
+
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    module_name = f"replay_user_{path.stem}_{digest}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    jit.add_sources((path,))
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise UsageError(f"{path}: fails to import: {type(error).__name__}: {error}") from error
+    for needed in ("Config", "State", "build"):
+        if not hasattr(module, needed):
+            raise UsageError(f"{path}: a {kind} plug-in must define {needed}")
+    return module

@@ -1,0 +1,221 @@
+"""Reading traces: `open_trace(path)` for replays, `TraceReader` for streaming a file once.
+
+A trace is checked wherever it is read; there is no unchecked way in. `Trace.decode` reads everything once
+into arrays that all replays of a process share; `Trace.windows` streams with bounded memory instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from replay.errors import TraceError
+from replay.trace import parquet
+from replay.trace.arrays import given_columns, minimal_metadata, zero_bitmap
+from replay.trace.events import BEFORE_ALL_NS, EVENT_BYTES, Array, Events, check, seal, to_events
+from replay.trace.schema import METADATA_KEY, ROW_GROUP_ROWS, TraceMetadata, parse_metadata
+
+
+class RowGroup(NamedTuple):
+    """Where a row group's events lie: rows counted over the file, times by its statistics (None: unknown)."""
+
+    number: int
+    first_row: int
+    n_rows: int
+    t_range_ns: tuple[int, int] | None
+
+
+class TraceReader:
+    """A trace file, read front to back as often as wanted; holds no file open in between.
+
+    Opening reads the footer only. Raises TraceError: not Parquet, truncated, missing or mistyped column,
+    missing or faulty metadata, no events.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        with parquet.opened(self.path) as file:
+            text = parquet.metadata_text(file)
+            if text is None:
+                raise TraceError(
+                    f"{self.path}: has no trace metadata (key {METADATA_KEY!r}); see traces/README.md"
+                )
+            for _, message in parquet.column_faults(file):
+                raise TraceError(f"{self.path}: {message}")
+            try:
+                self.metadata = parse_metadata(text)
+            except TraceError as error:
+                raise TraceError(f"{self.path}: {error}") from None
+            sizes = parquet.row_group_rows(file)
+            ranges = [parquet.time_range(file, group) for group in range(len(sizes))]
+        self.n_events = sum(sizes)
+        if not self.n_events:
+            raise TraceError(f"{self.path}: holds no events")
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist()
+        parts = zip(range(len(sizes)), starts, sizes, ranges, strict=True)
+        self.row_groups = [RowGroup(*part) for part in parts]
+
+    def batches(self, max_events: int = ROW_GROUP_ROWS, first_group: int = 0) -> Iterator[Events]:
+        """Checked events in order, at most max_events at a time, from row group first_group on."""
+        last_t_ns = BEFORE_ALL_NS
+        with parquet.opened(self.path) as file:
+            for group in range(first_group, len(self.row_groups)):
+                row = 0
+                for columns in parquet.batches(file, self.path, group, max_events):
+                    check(columns, self.metadata, last_t_ns, str(self.path), group, row)
+                    row += len(columns.t_ns)
+                    last_t_ns = int(columns.t_ns[-1])
+                    yield to_events(columns)
+
+
+class Trace:
+    """A trace as replays use it: metadata and events, from a file (`open_trace`) or arrays
+    (`from_arrays`)."""
+
+    def __init__(
+        self, path: Path, metadata: TraceMetadata, reader: TraceReader | None, events: Events | None
+    ) -> None:
+        self.path = path
+        self.metadata = metadata
+        self._reader = reader
+        self._events = events
+        self._digest: str | None = None
+        self._lock = threading.Lock()
+        self.n_events: int = reader.n_events if reader is not None else len(events.t_ns)  # type: ignore[union-attr]
+
+    def __repr__(self) -> str:
+        return f"<Trace {self.path} {self.n_events} events, {self.metadata.n_pages} pages>"
+
+    @classmethod
+    def from_arrays(
+        cls,
+        t_ns: Any,
+        page: Any,
+        vcpu: Any = 0,
+        source: Any = None,
+        *,
+        metadata: TraceMetadata | None = None,
+        memory_bytes: int | None = None,
+        n_vcpus: int | None = None,
+        duration_ns: int | None = None,
+        zero: Any = None,
+    ) -> Trace:
+        """A trace in memory, checked like a file.
+
+        t_ns, page: arrays of n; vcpu, source (names or codes): arrays of n or one value. Without metadata,
+        a minimal one is made: memory_bytes is required then, n_vcpus defaults to the highest vCPU plus one,
+        duration_ns to the last time plus one, zero is an optional (n_pages,) boolean array. Raises
+        TraceError.
+        """
+        columns = given_columns(t_ns, page, vcpu, source)
+        if not len(columns.t_ns):
+            raise TraceError("from_arrays: holds no events")
+        if metadata is None:
+            if memory_bytes is None:
+                raise TraceError("from_arrays: needs metadata or memory_bytes")
+            end = int(columns.t_ns[-1]) + 1
+            metadata = minimal_metadata(
+                memory_bytes, n_vcpus or int(columns.vcpu.max()) + 1, duration_ns or max(end, 1), zero
+            )
+        check(columns, metadata, BEFORE_ALL_NS, "from_arrays")
+        return cls(Path("memory"), metadata, None, to_events(columns))
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the file's bytes; of metadata and arrays for a trace in memory."""
+        with self._lock:
+            if self._digest is None:
+                self._digest = self._compute_digest()
+            return self._digest
+
+    def _compute_digest(self) -> str:
+        if self._reader is not None:
+            try:
+                with self.path.open("rb") as file:
+                    return hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise TraceError(f"{self.path}: cannot be read: {error.strerror or error}") from None
+        assert self._events is not None
+        digest = hashlib.sha256(self.metadata.to_json().encode())
+        for array in self._events:
+            digest.update(array.data)
+        return digest.hexdigest()
+
+    def decode(self) -> Events:
+        """All events as shared read-only arrays, 14 bytes an event; read and checked once, by one thread.
+
+        Raises TraceError at the first faulty row, or when the arrays would not fit into this machine's
+        memory.
+        """
+        with self._lock:
+            if self._events is None:
+                self._events = self._decode()
+            return self._events
+
+    def _decode(self) -> Events:
+        assert self._reader is not None
+        n = self.n_events
+        if n * EVENT_BYTES > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+            raise TraceError(
+                f"{self.path}: {n} events need {n * EVENT_BYTES} bytes of memory; stream them instead"
+            )
+        t_ns, page, origin = np.empty(n, np.uint64), np.empty(n, np.uint32), np.empty(n, np.uint16)
+        row = 0
+        for part in self._reader.batches():
+            end = row + len(part.t_ns)
+            t_ns[row:end], page[row:end], origin[row:end] = part
+            row = end
+        return Events(seal(t_ns), seal(page), seal(origin))
+
+    def windows(self, max_events: int = ROW_GROUP_ROWS, start_ns: int = 0) -> Iterator[Events]:
+        """Events at or after start_ns in order, at most max_events at a time; one row group in memory at
+        most.
+
+        Concatenated they equal decode() from start_ns on. Row groups that end before start_ns are not read.
+        Raises TraceError at the first faulty row that it reads.
+        """
+        if max_events < 1:
+            raise TraceError(f"windows: max_events must be at least 1, not {max_events}")
+        for part in self._parts(max_events, start_ns):
+            first = int(np.searchsorted(part.t_ns, np.uint64(max(start_ns, 0))))
+            for row in range(first, len(part.t_ns), max_events):
+                yield Events(*(array[row : row + max_events] for array in part))
+
+    def _parts(self, max_events: int, start_ns: int) -> Iterator[Events]:
+        if self._events is not None:
+            return iter([self._events])
+        assert self._reader is not None
+        first_group = 0
+        for group in self._reader.row_groups:
+            if group.t_range_ns is None or group.t_range_ns[1] >= start_ns:
+                break
+            first_group = group.number + 1
+        # Batches below a few thousand rows cost more in calls than in rows: read larger ones and slice them.
+        return self._reader.batches(min(max(max_events, 1 << 14), ROW_GROUP_ROWS), first_group)
+
+    def row_groups(self) -> list[RowGroup]:
+        """The file's row groups; a trace in memory is one."""
+        if self._reader is not None:
+            return list(self._reader.row_groups)
+        events = self.decode()
+        return [RowGroup(0, 0, self.n_events, (int(events.t_ns[0]), int(events.t_ns[-1])))]
+
+    def zero_pages(self) -> Array:
+        """Bitmap (ceil(n_pages / 64),) uint64: bit p % 64 of word p // 64 is set where page p is zero at
+        start.
+
+        All clear (every page counts as data) when the trace does not know.
+        """
+        return seal(zero_bitmap(self.metadata.page_classes or (), self.metadata.n_pages))
+
+
+def open_trace(path: str | os.PathLike[str]) -> Trace:
+    """The trace in a file: metadata read and checked, events not yet. Raises TraceError."""
+    reader = TraceReader(path)
+    return Trace(reader.path, reader.metadata, reader, None)
