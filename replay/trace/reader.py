@@ -127,6 +127,11 @@ class Trace:
         return cls(Path("memory"), metadata, None, to_events(columns))
 
     @property
+    def from_file(self) -> bool:
+        """Whether the events come from a file (and not from arrays)."""
+        return self._reader is not None
+
+    @property
     def digest(self) -> str:
         """sha256 (hex) of the file's bytes; of metadata and arrays for a trace in memory."""
         with self._lock:

@@ -1,0 +1,157 @@
+"""`replay trace info FILE` and `replay trace validate FILE`: what a trace file is, and what is wrong with
+it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NAME = "trace"
+SUMMARY = "show what a trace file holds, or check it"
+
+WIDTH = 100
+EXIT_FAULTS = 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommands info and validate, each with FILE and --json."""
+    commands = parser.add_subparsers(dest="trace_command", metavar="COMMAND", required=True)
+    info = commands.add_parser(
+        "info", help="what it is, rates, unique pages, working sets", description="Describe a trace file."
+    )
+    check = commands.add_parser(
+        "validate",
+        help="name every fault with row group and row",
+        description=f"Check a trace file. Exit code 0: no fault, {EXIT_FAULTS}: faults.",
+    )
+    for command in (info, check):
+        command.add_argument("file", metavar="FILE", help="trace file (Parquet)")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the chosen subcommand. Returns the exit code; info raises TraceError on a faulty file."""
+    return _info(args) if args.trace_command == "info" else _validate(args)
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from replay.trace.operations import validate
+
+    faults = validate(args.file)
+    if args.json:
+        print(
+            json.dumps(
+                {"path": args.file, "valid": not faults, "faults": [fault._asdict() for fault in faults]}
+            )
+        )
+    elif faults:
+        for fault in faults:
+            print(f"{args.file}: {fault}")
+    else:
+        print(f"{args.file}: no faults")
+    return EXIT_FAULTS if faults else 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    from replay.trace.operations import describe
+
+    figures = describe(args.file)
+    if args.json:
+        print(json.dumps(figures))
+        return 0
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False, width=min(console.width, WIDTH))
+    for table in (_identity(figures), _rates(figures), _working_sets(figures)):
+        console.print(table)
+    return 0
+
+
+def _identity(f: dict[str, Any]) -> Table:
+    from replay.units import format_bytes, format_duration
+
+    classes = f["pages_by_class"]
+    rearm = "unknown" if f["rearm_gap_ns"] is None else format_duration(f["rearm_gap_ns"])
+    start = f["migration_start_ns"]
+    rows = {
+        "title": f["title"],
+        "guest": f["guest"],
+        "workload": f["workload"],
+        "memory": f"{format_bytes(f['memory_bytes'])}, {f['n_pages']:,} pages of {f['page_size']} bytes, "
+        f"{len(f['ram_blocks'])} RAM blocks",
+        "vCPUs": str(f["n_vcpus"]),
+        "clock": f["clock"],
+        "capture": f["capture"],
+        "limits": f["limits"],
+        "re-arm": f"largest gap {rearm}" + (f", {f['rearms']} times recorded" if f["rearms"] else ""),
+        "throttled": "yes" if f["throttled"] else "no",
+        "migration": "none recorded" if start is None else f"started at {format_duration(start)}",
+        "page classes": "unknown" if classes is None else ", ".join(f"{n:,} {c}" for c, n in classes.items()),
+        "made": "; ".join(
+            str(f["provenance"].get(key, "")) for key in ("made_by", "made_from", "made_at", "tool")
+        ),
+        "licence": f["licence"],
+        "digest": f"sha256 {f['digest']}",
+    }
+    return _pairs(f["path"], rows)
+
+
+def _rates(f: dict[str, Any]) -> Table:
+    from replay.units import format_bytes, format_duration
+
+    peaks = [
+        f"{w['peak_events_per_s']:,.0f}/s over {format_duration(w['window_ns'])}" for w in f["working_set"]
+    ]
+    rows = {
+        "events": f"{f['n_events']:,} in {format_duration(f['duration_ns'])}, {f['row_groups']} row groups",
+        "rate": f"mean {f['events_per_s']:,.0f}/s; peak {', '.join(peaks)}",
+        "unique pages": f"{f['unique_pages']:,} ({format_bytes(f['unique_bytes'])})",
+        "density": f"{f['density']:.3%} of memory was ever written",
+        "by vCPU": ", ".join(f"{name}: {share:.1%}" for name, share in f["vcpu_shares"].items()),
+        "by source": ", ".join(f"{name}: {share:.1%}" for name, share in f["source_shares"].items()),
+    }
+    if f["file_bytes"] is not None:
+        rows["file"] = f"{format_bytes(f['file_bytes'])}, {f['bytes_per_event']:.2f} bytes an event"
+    return _pairs("events", rows)
+
+
+def _working_sets(f: dict[str, Any]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    from replay.units import format_bytes, format_duration
+
+    table = Table(
+        title="working set: distinct pages written in a window", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    for name in ("window", "windows", "mean pages", "mean size", "max pages", "max size"):
+        table.add_column(name, justify="right")
+    for w in f["working_set"]:
+        mean, most = w["mean_unique_pages"], w["max_unique_pages"]
+        table.add_row(
+            format_duration(w["window_ns"]),
+            f"{w['windows']:,}",
+            f"{mean:,.1f}",
+            format_bytes(mean * f["page_size"]),
+            f"{most:,}",
+            format_bytes(most * f["page_size"]),
+        )
+    return table
+
+
+def _pairs(title: str, rows: dict[str, str]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table
