@@ -20,9 +20,22 @@ import numpy as np
 
 from replay.jit import NONE, U0, U1, U6, U63, U64, kernel
 from replay.kernels.bits import lowest, popcount
-from replay.migration.guest import DONE, NEED_EVENTS, NEXT_PS, WATCH_HIT, Guest, advance, read_pages
+from replay.migration.guest import CHECK, DONE, HIT_PS, NEED_EVENTS, NEXT_PS, WATCH_HIT, Guest, advance, read_pages
 from replay.migration.link import FLUSHED, LIMIT, NORMAL_BYTES, QUEUED, WINDOW_START, put_buffered, put_normals, put_page, rate_exceeded
-from replay.verbs import Meter, peek, pop, rearm, rearm_due, spent_sending_ps, take
+from replay.verbs import (
+    Meter,
+    before_harvest,
+    harvest,
+    occupancy_max,
+    peek,
+    pending,
+    pop,
+    rearm,
+    rearm_due,
+    spent_sending_ps,
+    sync,
+    take,
+)
 from replay.work import FIND_CALLS, FIND_WORDS, NORMAL_PAGES, REFIND_CALLS, ZERO_PAGES
 
 NOW_PS, SPENT_PS, DEADLINE_PS, CALLS = 0, 1, 2, 3
@@ -181,7 +194,7 @@ def _send_rest(guest: Guest, stream: np.ndarray, sender: np.ndarray, word: Any, 
 @kernel
 def merge(log: Any, design: Any, guest: Guest, sender: np.ndarray, meter: Meter, aside: Meter, ahead: Plan, running: bool) -> Any:
     """Bring the guest up to the sender's time, making the planned reads at their moments. DONE or WANT_EVENTS."""
-    entry = ahead.ends[N_READ]
+    entry = ahead.ends[N_READ] if guest.state[CHECK] != U0 else ahead.ends[N_PLANNED]
     while entry < ahead.ends[N_PLANNED]:
         begin = ahead.begin_ps[entry]
         if running and guest.state[NEXT_PS] <= begin and advance(log, design, guest, aside, begin, NONE) == NEED_EVENTS:
@@ -224,3 +237,28 @@ def _merge_word(log: Any, design: Any, guest: Guest, meter: Meter, aside: Meter,
         status = advance(log, design, guest, aside, hit, NONE)
         if status != DONE:
             return status
+
+
+@kernel
+def collect(log: Any, design: Any, meter: Meter) -> None:
+    """The part of a sync that empties the dirty log."""
+    before_harvest(design, meter)
+    harvest(log, design, meter)
+
+
+@kernel
+def synchronise(design: Any, meter: Meter) -> Any:
+    """The part of a sync that makes everything visible to the sender. Returns the pages that became pending."""
+    return sync(design, meter)
+
+
+@kernel
+def pages_pending(design: Any) -> Any:
+    """Pages waiting to be sent."""
+    return pending(design)
+
+
+@kernel
+def most_queued(log: Any, design: Any) -> Any:
+    """Most entries since the last call: (in one of the log's rings, in one of the design's queues)."""
+    return occupancy_max(log), occupancy_max(design)

@@ -1,0 +1,92 @@
+"""Cost tables: what a unit of each counted work costs, in TOML with a source for every number.
+
+A table names a price for every counter of work.py, some fixed times and some fixed bytes. Prices are given in
+nanoseconds with up to three decimals and become whole picoseconds, so that modelled time is exact.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from replay.errors import UsageError, unknown_name
+from replay.migration.link import NORMAL_BYTES, ZERO_BYTES
+from replay.units import PS_PER_S
+from replay.work import COUNTERS, INDEX
+
+_FOLDER = Path(__file__).resolve().parent / "cost_tables"
+FIXED = ("setup", "setup_page", "loop_pass", "oversleep", "vm_stop", "device_state")
+BYTES = ("device_state",)
+DEFAULT = "generic-x86"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """A cost table: `prices_ps` by counter name, `fixed_ps` and `fixed_bytes` by name; `text` is the file as read."""
+
+    name: str
+    description: str
+    prices_ps: dict[str, int]
+    fixed_ps: dict[str, int]
+    fixed_bytes: dict[str, int]
+
+    def price_vector(self, link_bytes_per_s: int) -> np.ndarray:
+        """Prices as the kernels take them: uint64 picoseconds by counter. A page costs at least its time on the wire.
+
+        `link_bytes_per_s` 0: the wire is never the slower part.
+        """
+        price = np.array([self.prices_ps[counter.name] for counter in COUNTERS], dtype=np.uint64)
+        if link_bytes_per_s:
+            for name, size in (("normal_pages", NORMAL_BYTES), ("zero_pages", ZERO_BYTES)):
+                wire_ps = -(-size * PS_PER_S // link_bytes_per_s)
+                price[INDEX[name]] = max(int(price[INDEX[name]]), wire_ps)
+        return price
+
+
+def names() -> list[str]:
+    """The cost tables that are shipped."""
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+def load(name: str) -> Costs:
+    """A shipped table by name, or a file by its path ending in .toml. Raises UsageError naming what is wrong."""
+    path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
+    if not path.is_file():
+        if name.endswith(".toml"):
+            raise UsageError(f"{name}: no such cost table file")
+        raise unknown_name("cost table", name, names())
+    try:
+        data = tomllib.loads(path.read_text(), parse_float=Fraction)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
+        raise UsageError(f"{path}: not a cost table: {error}") from error
+    return Costs(
+        name=str(data.get("name", path.stem)),
+        description=str(data.get("description", "")),
+        prices_ps=_section(path, data, "prices", tuple(INDEX), "ns", 1000),
+        fixed_ps=_section(path, data, "fixed", FIXED, "ns", 1000),
+        fixed_bytes=_section(path, data, "bytes", BYTES, "bytes", 1),
+    )
+
+
+def _section(path: Path, data: dict[str, Any], section: str, wanted: tuple[str, ...], unit: str, scale: int) -> dict[str, int]:
+    given = data.get(section, {})
+    if not isinstance(given, dict):
+        raise UsageError(f"{path}: [{section}] is not a table")
+    for name in given:
+        if name not in wanted:
+            raise unknown_name(f"{path.name}: [{section}] entry", name, wanted)
+    values = {}
+    for name in wanted:
+        entry = given.get(name)
+        if not isinstance(entry, dict) or unit not in entry or not isinstance(entry[unit], (int, Fraction)):
+            raise UsageError(f"{path}: [{section}] needs {name} = {{ {unit} = ..., source = ... }}")
+        value = entry[unit] * scale
+        if value < 0 or value.denominator != 1:
+            raise UsageError(f"{path}: [{section}] {name}: {float(entry[unit])} {unit} is negative or has more than 3 decimals")
+        values[name] = int(value)
+    return values

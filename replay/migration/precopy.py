@@ -1,0 +1,352 @@
+"""QEMU's precopy loop in virtual time: when to sync, when to sleep, when to stop the guest.
+
+One pass of the loop: unless the window's bytes are used up, look at the estimate of what is pending; if it is below the
+threshold, sync and look again; if it still is (or nothing is pending), switch over; else send for up to 50 ms. Then
+close the 100 ms window if it is over (its bandwidth times the downtime limit becomes the threshold), or sleep until it
+is. The threshold is 0 until the first window closes. In stop-and-copy there is no limit. Source: QEMU 10.0.13
+migration/migration.c and ram.c by their described behaviour; names are those of `query-migrate`.
+
+All times are picoseconds since the migrate command; decisions that QEMU takes on a millisecond clock are taken on the
+floor of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from replay.columns import ROUNDS
+from replay.jit import NONE, implements
+from replay.migration import engine, link
+from replay.migration.costs import Costs
+from replay.migration.engine import DEADLINE_PS, EMPTY, LIMITED, N_SENDER, NOW_PS, OUT_OF_TIME, WANT_EVENTS
+from replay.migration.feed import Feed
+from replay.migration.guest import BUSY_UNTIL_PS, CHECK, NEXT_PS, REDUNDANT, count_stale, settle_classes
+from replay.migration.link import FLUSHED, LIMIT, QUEUED, WINDOW_MS, WINDOW_START
+from replay.units import PS_PER_MS
+from replay.verbs import Meter
+from replay.work import INDEX, N_COUNTERS, N_SEND, NORMAL_PAGES, VCPU_KICKS, ZERO_PAGES
+
+PAGE_SIZE = 4096
+MAX_WAIT_MS = 50
+RATE_PERIOD_MS = 1000
+_NEVER = int(NONE)
+Progress = Callable[[int, int, int, int], None]
+"""Called now and then with (virtual ns, round, pending pages, events applied); raise from it to cancel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What decides the course of a migration. Bandwidths in bytes a second, 0 for none."""
+
+    max_bandwidth: int
+    downtime_limit_ms: int
+    link_bandwidth: int
+    give_up_ns: int
+    formulation: str  # auto, batched or stepping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a migration came to. `rounds` has one dict a round with the columns of columns.py."""
+
+    status: str
+    summary: dict[str, Any]
+    rounds: list[dict[str, Any]]
+    lost_pages: int | None
+    redundant_pages: int | None
+
+
+class Precopy:
+    """One migration: built once, run once."""
+
+    def __init__(self, log: Any, design: Any, feed: Feed, parameters: Parameters, costs: Costs, n_pages: int):
+        self.log, self.design, self.feed, self.parameters, self.costs = log, design, feed, parameters, costs
+        self.n_pages = n_pages
+        price = costs.price_vector(parameters.link_bandwidth)
+        self.meter = Meter(np.zeros(N_COUNTERS, dtype=np.uint64), price)
+        self.aside = Meter(np.zeros(N_COUNTERS, dtype=np.uint64), price)
+        self.stream = link.new_stream()
+        self.sender = np.zeros(N_SENDER, dtype=np.uint64)
+        self.plan = engine.new_plan()
+        self.batched = self._choose_formulation()
+        self.running = True
+        self.stopped_ps: int | None = None
+        self.spent = dict.fromkeys(("harvest", "sync", "wait", "other"), 0)  # modelled, ps
+        self.clock = dict.fromkeys(("harvest", "sync", "send", "guest"), 0)  # measured, ns
+        self.iterate_calls = 0
+        self.threshold = 0
+        self.window_ms = 0
+        self.window_pages = 0
+        self.window_bytes = 0
+        self.mbps = 0.0
+        self.pages_per_second = 0.0
+        self.rates = {"last_ms": 0, "period_pages": 0, "dirty_pages_rate": 0}
+        self.rounds: list[dict[str, Any]] = []
+        self._opened: dict[str, Any] = {}
+
+    def _choose_formulation(self) -> bool:
+        able = implements(type(self.design), "peek") and implements(type(self.design), "take")
+        return able and self.parameters.formulation != "stepping"
+
+    # -- the course of a migration ------------------------------------------------------------------------------------
+
+    def run(self, progress: Progress | None = None) -> Outcome:
+        """Migrate. Progress is reported after every pass of the loop."""
+        setup_ms = self._setup()
+        status = "not-converged"
+        limit = self.parameters.max_bandwidth // (1000 // WINDOW_MS)
+        self.stream[LIMIT] = limit
+        while int(self.now) < self.parameters.give_up_ns * 1000:
+            if not link.rate_exceeded(self.stream) and self._pass():
+                status = "completed"
+                break
+            self._limit_rate()
+            if progress is not None:
+                progress(int(self.now) // 1000, len(self.rounds), self.pending, int(self.aside.work[INDEX["guest_writes"]]))
+        downtime_ms = self._complete() if status == "completed" else None
+        if downtime_ms is None:
+            self._close_round()
+        summary = self._summary(status, setup_ms, downtime_ms)
+        lost, redundant = self._verify(status)
+        return Outcome(status=status, summary=summary, rounds=self.rounds, lost_pages=lost, redundant_pages=redundant)
+
+    def _setup(self) -> int:
+        fixed = self.costs.fixed_ps
+        self._spend("other", fixed["setup"] + self.n_pages * fixed["setup_page"])
+        self._catch_up()
+        self._sync("setup")
+        return int(self.now) // PS_PER_MS
+
+    def _pass(self) -> bool:
+        """One iteration; True when the guest may be stopped."""
+        self._spend("other", self.costs.fixed_ps["loop_pass"])
+        if self.pending * PAGE_SIZE < self.threshold:
+            self._catch_up()
+            self._sync("estimate")
+        pending = self.pending * PAGE_SIZE
+        if pending == 0 or pending < self.threshold:
+            return True
+        self._iterate(int(self.now) + (MAX_WAIT_MS + 1) * PS_PER_MS)
+        return False
+
+    def _complete(self) -> int:
+        """Stop-and-copy. Returns the downtime in ms."""
+        begin_ms = int(self.now) // PS_PER_MS
+        self._spend("other", self.costs.fixed_ps["vm_stop"])
+        self._catch_up()
+        self.running, self.stopped_ps = False, int(self.now)
+        self.stream[LIMIT] = 0
+        self._sync("final")
+        self._iterate(_NEVER)
+        link.put_buffered(self.stream, np.uint64(self.costs.fixed_bytes["device_state"]), self.meter.work)
+        link.flush(self.stream, self.meter.work)
+        self._spend("other", self.costs.fixed_ps["device_state"])
+        self._close_round()
+        return int(self.now) // PS_PER_MS - begin_ms
+
+    def _verify(self, status: str) -> tuple[int | None, int | None]:
+        """Lost and redundant pages. A migration that was given up is finished unrecorded to see what it would lose."""
+        redundant = int(self.feed.guest.state[REDUNDANT])
+        if self.feed.guest.state[CHECK] == 0:
+            return None, None
+        if status != "completed":
+            rounds, self.rounds, self._opened = self.rounds, [], {}
+            self._complete()
+            self.rounds = rounds
+        return int(count_stale(self.feed.guest)), redundant
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def _iterate(self, deadline_ps: int) -> None:
+        """One call of the sender: a section header, pages, an end mark, a flush."""
+        self.iterate_calls += 1
+        work = self.meter.work
+        settle_classes(self.feed.guest)
+        link.put_buffered(self.stream, np.uint64(link.SECTION_HEADER_BYTES), work)
+        self.sender[DEADLINE_PS], self.sender[engine.CALLS] = deadline_ps, 0
+        self._catch_up()
+        if self.batched:
+            self._send_batched()
+        else:
+            self._send_stepping()
+        link.put_buffered(self.stream, np.uint64(link.END_BYTES + link.SECTION_FOOTER_BYTES), work)
+        link.flush(self.stream, work)
+
+    def _send_batched(self) -> None:
+        status = -1
+        while status not in (EMPTY, LIMITED, OUT_OF_TIME):
+            begin = time.perf_counter_ns()
+            status = engine.plan(self.log, self.design, self.feed.guest, self.stream, self.sender, self.meter, self.plan)
+            self.clock["send"] += time.perf_counter_ns() - begin
+            self._merge()
+
+    def _send_stepping(self) -> None:
+        begin = time.perf_counter_ns()
+        while engine.step(
+            self.log, self.design, self.feed.guest, self.stream, self.sender, self.meter, self.aside, self.running
+        ) == WANT_EVENTS:
+            self.feed.refill()
+        self.clock["send"] += time.perf_counter_ns() - begin
+
+    def _merge(self) -> None:
+        begin = time.perf_counter_ns()
+        while engine.merge(
+            self.log, self.design, self.feed.guest, self.sender, self.meter, self.aside, self.plan, self.running
+        ) == WANT_EVENTS:
+            self.feed.refill()
+        self.clock["guest"] += time.perf_counter_ns() - begin
+
+    def _catch_up(self) -> None:
+        """Let the guest run up to now."""
+        if self.running and int(self.feed.guest.state[NEXT_PS]) <= int(self.now):
+            self.plan.ends[:] = 0
+            self._merge()
+
+    def _limit_rate(self) -> None:
+        """Close the window if it is over; sleep until it is when its bytes are used up."""
+        now_ms = int(self.now) // PS_PER_MS
+        self._close_window(now_ms)
+        if link.rate_exceeded(self.stream):
+            sleep_ms = max(0, self.window_ms + WINDOW_MS - now_ms)
+            self._spend("wait", sleep_ms * PS_PER_MS + self.costs.fixed_ps["oversleep"])
+            self._catch_up()
+
+    def _close_window(self, now_ms: int) -> None:
+        spent_ms = now_ms - self.window_ms
+        if spent_ms < WINDOW_MS:
+            return
+        flushed, pages = int(self.stream[FLUSHED]), self._pages_sent()
+        bandwidth = (flushed - self.window_bytes) / spent_ms
+        self.threshold = int(bandwidth * self.parameters.downtime_limit_ms)
+        self.mbps = (flushed - self.window_bytes) * 8 / (spent_ms / 1000) / 1e6
+        self.pages_per_second = (pages - self.window_pages) / (spent_ms / 1000)
+        self.window_ms, self.window_bytes, self.window_pages = now_ms, flushed, pages
+        self.stream[WINDOW_START] = flushed
+
+    # -- syncs and the record -----------------------------------------------------------------------------------------
+
+    def _sync(self, cause: str) -> None:
+        self._close_round()
+        opened = self._opened = self._totals()
+        opened.update(round=len(self.rounds) + 1, cause=cause, sync_begin_ns=int(self.now) // 1000)
+        opened.update(pending_before_pages=self.pending, threshold_bytes=self.threshold)
+        kicks, spent, clock = int(self.meter.work[VCPU_KICKS]), self._worth(), time.perf_counter_ns()
+        engine.collect(self.log, self.design, self.meter)
+        harvested, harvested_clock = self._worth(), time.perf_counter_ns()
+        new = int(engine.synchronise(self.design, self.meter))
+        done, done_clock = self._worth(), time.perf_counter_ns()
+        self.clock["harvest"] += harvested_clock - clock
+        self.clock["sync"] += done_clock - harvested_clock
+        self._spend("harvest", harvested - spent)
+        self._spend("sync", done - harvested)
+        opened.update(sync_end_ns=int(self.now) // 1000, dirty_pages=new, pending_after_pages=self.pending)
+        if self.running:
+            self._hold_guest(int(self.meter.work[VCPU_KICKS]) - kicks)
+        self._update_rates(new)
+
+    def _hold_guest(self, kicks: int) -> None:
+        """A sync holds the big lock until now, and each vCPU that it kicked stood still for its kick."""
+        guest = self.feed.guest
+        guest.state[BUSY_UNTIL_PS] = self.sender[NOW_PS]
+        if kicks:
+            stall = self.meter.price[VCPU_KICKS]
+            guest.stall_ps[:] += stall
+            if self.feed.closed_loop:
+                guest.offset_ps[:] += stall
+        guest.state[NEXT_PS] = 0
+
+    def _update_rates(self, new: int) -> None:
+        rates, now_ms = self.rates, int(self.now) // PS_PER_MS
+        rates["period_pages"] += new
+        if now_ms > rates["last_ms"] + RATE_PERIOD_MS:
+            rates["dirty_pages_rate"] = rates["period_pages"] * 1000 // (now_ms - rates["last_ms"])
+            rates["last_ms"], rates["period_pages"] = now_ms, 0
+
+    def _totals(self) -> dict[str, Any]:
+        """Everything that only grows, so that a round is a difference. Modelled times are floored from exact sums."""
+        work, price = self.meter.work + self.aside.work, self.meter.price
+        sending = self.meter.work[:N_SEND] * price[:N_SEND]
+        pages_ps = int(sending[NORMAL_PAGES]) + int(sending[ZERO_PAGES])
+        guest = self.feed.guest
+        lanes, stall_ps = guest.stall_ps.size, int(guest.stall_ps.sum())
+        ran_ps = int(self.now) if self.stopped_ps is None else self.stopped_ps
+        totals: dict[str, Any] = dict(zip(INDEX, work.tolist(), strict=True))
+        totals.update(
+            guest_ns=(ran_ps * lanes - stall_ps) // (1000 * lanes),
+            sent_bytes=int(self.stream[FLUSHED] + self.stream[QUEUED]),
+            redundant_pages=int(guest.state[REDUNDANT]),
+            iterate_calls=self.iterate_calls,
+            modelled_stall_ns=stall_ps // 1000,
+            modelled_find_ns=(int(sending.sum()) - pages_ps) // 1000,
+            modelled_send_ns=pages_ps // 1000,
+            modelled_aside_ns=int((self.aside.work * price).sum()) // 1000,
+        )
+        totals.update({f"modelled_{name}_ns": ps // 1000 for name, ps in self.spent.items()})
+        totals.update({f"measured_{name}_ns": ns for name, ns in self.clock.items()})
+        return totals
+
+    def _close_round(self) -> None:
+        """Turn what has grown since the round was opened into its row."""
+        if not self._opened:
+            return
+        opened, totals = self._opened, self._totals()
+        row = {name: value - opened[name] for name, value in totals.items()}
+        row.update({name: value for name, value in opened.items() if name not in totals})
+        kring_used, ring_used = engine.most_queued(self.log, self.design)
+        row.update(kring_used_max=int(kring_used), ring_used_max=int(ring_used), end_ns=int(self.now) // 1000)
+        row["formulation"] = "batched" if self.batched else "stepping"
+        if self.feed.guest.state[CHECK] == 0:
+            row["redundant_pages"] = None
+        self.rounds.append({column.name: row[column.name] for column in ROUNDS})
+
+    def _summary(self, status: str, setup_ms: int, downtime_ms: int | None) -> dict[str, Any]:
+        """The figures that `query-migrate` reports, by its names."""
+        work, total_ms = self.meter.work, int(self.now) // PS_PER_MS
+        transferred, completed = int(self.stream[FLUSHED]), status == "completed"
+        normal, busy_ms = int(work[NORMAL_PAGES]), max(1, total_ms - setup_ms)
+        return {
+            "status": status,
+            "total-time": total_ms,
+            "downtime": downtime_ms,
+            "setup-time": setup_ms,
+            "ram": {
+                "transferred": transferred,
+                "duplicate": int(work[ZERO_PAGES]),
+                "normal": normal,
+                "normal-bytes": normal * PAGE_SIZE,
+                "dirty-sync-count": len(self.rounds),
+                "dirty-pages-rate": self.rates["dirty_pages_rate"],
+                "pages-per-second": int(self.pages_per_second),
+                "mbps": transferred * 8 / busy_ms / 1000 if completed else self.mbps,
+                "remaining": 0 if completed else self.pending * PAGE_SIZE,
+                "total": self.n_pages * PAGE_SIZE,
+            },
+        }
+
+    # -- small things -------------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> Any:
+        """Host time, ps since the migrate command."""
+        return self.sender[NOW_PS]
+
+    @property
+    def pending(self) -> int:
+        """Pages waiting to be sent (`migration_dirty_pages`)."""
+        return int(engine.pages_pending(self.design))
+
+    def _pages_sent(self) -> int:
+        return int(self.meter.work[NORMAL_PAGES] + self.meter.work[ZERO_PAGES])
+
+    def _worth(self) -> int:
+        return int((self.meter.work * self.meter.price).sum())
+
+    def _spend(self, what: str, ps: int) -> None:
+        """The migration thread is busy (or asleep) for `ps` with something other than sending."""
+        self.spent[what] += ps
+        self.sender[NOW_PS] += np.uint64(ps)
