@@ -37,6 +37,7 @@ from replay.work import (
     VCPU_KICKS,
 )
 
+STALLS_VCPUS = True  # a full ring stops its own vCPU, so each vCPU is delayed by itself
 RESERVED_ENTRIES, PML_ENTRIES = 64, 512
 SIZE, SOFT_LIMIT, N_VCPUS, NEXT_WAKE, WAKE_EVERY, USED_MAX = 0, 1, 2, 3, 4, 5
 

@@ -59,6 +59,7 @@ class Outcome:
     rounds: list[dict[str, Any]]
     lost_pages: int | None
     redundant_pages: int | None
+    guest: dict[str, Any]
 
 
 class Precopy:
@@ -112,8 +113,15 @@ class Precopy:
         if downtime_ms is None:
             self._close_round()
         summary = self._summary(status, setup_ms, downtime_ms)
+        guest = {
+            "stall_ns": [int(ps) // 1000 for ps in self.feed.guest.stall_ps],
+            "trace_repeats": self.feed.repeats,
+            "trace_ended": self.feed.ended,
+        }
         lost, redundant = self._verify(status)
-        return Outcome(status=status, summary=summary, rounds=self.rounds, lost_pages=lost, redundant_pages=redundant)
+        return Outcome(
+            status=status, summary=summary, rounds=self.rounds, lost_pages=lost, redundant_pages=redundant, guest=guest
+        )
 
     def _setup(self) -> int:
         fixed = self.costs.fixed_ps

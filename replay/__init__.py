@@ -1,0 +1,34 @@
+"""Replay recorded guest dirty-page traces through the dirty-tracking designs of live migration.
+
+    trace = replay.open_trace("redis-1g")
+    result = replay.run(trace, log="kvm-ring:4096", design="double-ring:1024", memory="96G",
+                        max_bandwidth="1250MiB/s", downtime_limit="300ms")
+    result.rounds      # a polars DataFrame, one row a round
+    result.summary     # a dict with the names of query-migrate
+
+Importing this package imports nothing heavy; numba, pyarrow and polars come with the first call that needs them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from replay.version import __version__
+
+if TYPE_CHECKING:
+    from replay.api import compare, load, open_trace, run
+    from replay.results.result import Result
+
+__all__ = ["Result", "__version__", "compare", "load", "open_trace", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("compare", "load", "open_trace", "run"):
+        from replay import api
+
+        return getattr(api, name)
+    if name == "Result":
+        from replay.results.result import Result
+
+        return Result
+    raise AttributeError(f"module 'replay' has no attribute {name!r}")

@@ -1,0 +1,65 @@
+"""Results side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from replay.errors import UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from replay.results.result import Result
+
+_SUMS = (
+    "modelled_harvest_ns",
+    "modelled_sync_ns",
+    "modelled_find_ns",
+    "modelled_send_ns",
+    "modelled_wait_ns",
+    "modelled_stall_ns",
+    "measured_harvest_ns",
+    "measured_sync_ns",
+    "measured_send_ns",
+)
+_RATIOS = ("total_ms", "downtime_ms", "sent_bytes", *_SUMS)
+
+
+def figures(result: Result) -> dict[str, Any]:
+    """One row of the comparison."""
+    ram = result.summary["ram"]
+    return {
+        "log": result.config["log"],
+        "design": result.config["design"],
+        "status": result.status,
+        "total_ms": result.summary["total-time"],
+        "downtime_ms": result.summary["downtime"],
+        "syncs": ram["dirty-sync-count"],
+        "normal_pages": ram["normal"],
+        "zero_pages": ram["duplicate"],
+        "sent_bytes": ram["transferred"],
+        "redundant_pages": result.redundant_pages,
+        "lost_pages": result.lost_pages,
+        "fallback_rounds": result.total("fallback_rounds"),
+        "kring_full_exits": result.total("kring_full_exits"),
+        **{name: result.total(name) for name in _SUMS},
+    }
+
+
+def compare(results: list[Result]) -> pl.DataFrame:
+    """A polars DataFrame: one row a result, and for each time and byte count its ratio to the first result's.
+
+    Columns named modelled_* and measured_* stay apart; ratio_X is X / X of the first row, null where that is 0 or null.
+    Raises UsageError for an empty list.
+    """
+    import polars as pl
+
+    if not results:
+        raise UsageError("nothing to compare: give at least one result")
+    frame = pl.DataFrame([figures(result) for result in results], infer_schema_length=None)
+    return frame.with_columns(
+        pl.when((pl.col(name).first() != 0) & pl.col(name).first().is_not_null())
+        .then(pl.col(name).cast(pl.Float64) / pl.col(name).first())
+        .alias(f"ratio_{name}")
+        for name in _RATIOS
+    )

@@ -1,0 +1,78 @@
+"""`replay list`: what there is, read from the sources without importing a plug-in."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from replay.cli import show
+from replay.cli.options import add_json
+from replay.errors import unknown_name
+
+KINDS = ("logs", "designs", "traces", "costs", "columns", "counters")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `replay list`."""
+    parser.add_argument("kind", nargs="?", metavar="|".join(KINDS), help="only these (default: logs, designs and traces)")
+    add_json(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the lists."""
+    if args.kind is not None and args.kind not in KINDS:
+        raise unknown_name("list", args.kind, KINDS)
+    kinds = KINDS[:3] if args.kind is None else (args.kind,)
+    found = {kind: _entries(kind) for kind in kinds}
+    if args.json:
+        show.print_json(found)
+        return 0
+    out = show.console()
+    for kind in kinds:
+        out.print(_table(kind, found[kind]))
+    return 0
+
+
+def _entries(kind: str) -> list[dict[str, Any]]:
+    if kind in ("logs", "designs"):
+        from replay import plugins
+
+        described = [plugins.describe(kind[:-1], name) for name in plugins.names(kind[:-1])]
+        return [
+            {
+                "name": item.name,
+                "summary": item.summary,
+                "parameters": [
+                    {"name": p.name, "default": p.default, "unit": p.unit, "meaning": p.help} for p in item.parameters
+                ],
+            }
+            for item in described
+        ]
+    if kind == "traces":
+        from replay.trace import shipped
+
+        folder = shipped.folder()
+        return [{"name": name, "bytes": (folder / f"{name}.parquet").stat().st_size} for name in shipped.names()]
+    if kind == "costs":
+        from replay.migration import costs
+
+        return [{"name": name, "summary": costs.load(name).description} for name in costs.names()]
+    from replay import columns, work
+
+    table: Any = columns.ROUNDS if kind == "columns" else work.COUNTERS
+    return [{"name": item.name, "unit": item.unit, "summary": item.meaning} for item in table]
+
+
+def _table(kind: str, entries: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=kind, title_justify="left", box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True, style="bold")
+    table.add_column("")
+    for entry in entries:
+        table.add_row(entry["name"], entry.get("summary") or f"{entry['bytes']:,} bytes")
+        for index, parameter in enumerate(entry.get("parameters", ())):
+            default = {True: "on", False: "off"}.get(parameter["default"], parameter["default"]) if isinstance(parameter["default"], bool) else parameter["default"]
+            short = "" if index else ", or just the value"
+            table.add_row("", f"[dim]{parameter['name']}={default} {parameter['unit']}{short}: {parameter['meaning']}[/dim]")
+    return table

@@ -1,0 +1,44 @@
+"""`replay run`: one trace, one dirty log, one design."""
+
+from __future__ import annotations
+
+import argparse
+
+from replay.cli import show
+from replay.cli.options import add_json, add_run_options, run_config
+from replay.errors import UnsafeError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `replay run`."""
+    parser.add_argument("trace", metavar="TRACE", help="a trace file, or the name of a shipped trace (replay list traces)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the result as Parquet")
+    add_json(parser)
+    add_run_options(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run, show, write. Raises UnsafeError after showing everything when pages were lost."""
+    config = run_config(args)
+    from replay import api
+    from replay.plugins import parse
+
+    parse("log", config.log)
+    parse("design", config.design)
+    trace = api.open_trace(args.trace)
+    show.note_compiling()
+    with show.progress_line("replay", config.give_up) as progress:
+        result = api.run_config(trace, config, progress=progress)
+    if args.output:
+        result.save(args.output)
+    if args.json:
+        show.print_json(result.as_dict())
+    else:
+        out = show.console()
+        out.print(show.rounds_table(result, f"{trace.metadata.title}"))
+        out.print()
+        for line in show.summary_lines(result):
+            out.print(line, markup=False)
+    if result.lost_pages:
+        raise UnsafeError(f"{result.lost_pages:,} pages were lost: {config.design} on {config.log} is unsafe")
+    return 0

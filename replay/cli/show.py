@@ -1,0 +1,156 @@
+"""What the terminal shows: tables of at most 100 columns, a progress line on stderr, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from replay.units import format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from replay.migration.precopy import Progress
+    from replay.results.result import Result
+
+WIDTH = 100
+_MANY_ROUNDS = 24
+_PATIENCE_S = 0.5
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console no wider than 100 columns; rich honours NO_COLOR and plain pipes."""
+    from rich.console import Console
+
+    out = Console(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False, width=min(out.width, WIDTH) if out.is_terminal else WIDTH)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(value))
+
+
+def note_compiling() -> None:
+    """Say once, on stderr, that kernels are being compiled, if they are."""
+    from replay import jit
+
+    if jit.COLD and not jit.DISABLED:
+        where = "" if jit.CACHE_FOLDER else " (no writable cache folder: every run will)"
+        print(f"replay: compiling kernels for this machine, once; later runs start in a second{where}", file=sys.stderr)
+        jit.COLD = False
+
+
+@contextmanager
+def progress_line(label: str, give_up_ns: int) -> Iterator[Progress | None]:
+    """A progress bar over virtual time on stderr, only on a terminal and only when the run takes a moment."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # isort: skip
+
+    bar = Bar(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=console(stderr=True), transient=True,
+    )  # fmt: skip
+    begun, task, last = time.monotonic(), None, 0.0
+
+    def report(virtual_ns: int, round_: int, pending: int, events: int) -> None:
+        nonlocal task, last
+        now = time.monotonic()
+        if now - last < 0.05 or now - begun < _PATIENCE_S:
+            return
+        last = now
+        state = f"round {round_}, {virtual_ns / 1e9:.1f} s, {pending:,} pages pending"
+        if task is None:
+            bar.start()
+            task = bar.add_task(label, total=give_up_ns, state=state)
+        bar.update(task, completed=virtual_ns, state=state)
+
+    try:
+        yield report
+    finally:
+        bar.stop()
+
+
+def summary_lines(result: Result) -> list[str]:
+    """A result in a few lines."""
+    ram, config = result.summary["ram"], result.config
+    took = f"downtime {result.summary['downtime']} ms" if result.status == "completed" else f"{format_bytes(ram['remaining'])} left"
+    lost = "not checked" if result.lost_pages is None else f"{result.lost_pages:,} lost"
+    redundant = "" if result.redundant_pages is None else f", {result.redundant_pages:,} redundant"
+    lines = [
+        f"{config['design']} on {config['log']}, {format_bytes(config['memory'])}: {result.status}",
+        f"total {result.summary['total-time']:,} ms, {took}, {ram['dirty-sync-count']} syncs (modelled)",
+        f"{ram['normal']:,} normal + {ram['duplicate']:,} zero pages, {format_bytes(ram['transferred'])} sent; pages: {lost}{redundant}",
+    ]
+    if result.guest["trace_repeats"]:
+        lines.append(f"the trace ended before the migration and was repeated {result.guest['trace_repeats']} time(s) (--at-end loop)")
+    if result.guest["trace_ended"]:
+        lines.append("the trace ended before the migration: from then on the guest was idle (--at-end hold)")
+    return lines
+
+
+def rounds_table(result: Result, title: str) -> Any:
+    """The per-round record, the columns that fit; modelled first, measured last."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    heads = ("round", "cause", "begin", "dirty", "normal", "zero", "redund.", "pending", "find", "sync", "stall", "measured")
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="left" if index == 1 else "right", no_wrap=True)
+    rows = result.rows
+    shown = rows if len(rows) <= _MANY_ROUNDS else [*rows[: _MANY_ROUNDS // 2], *rows[-_MANY_ROUNDS // 2 :]]
+    for index, row in enumerate(shown):
+        if len(rows) > _MANY_ROUNDS and index == _MANY_ROUNDS // 2:
+            table.add_row("...", f"{len(rows) - len(shown)} more")
+        own = row["measured_harvest_ns"] + row["measured_sync_ns"] + row["measured_send_ns"]
+        table.add_row(
+            str(row["round"]), row["cause"], f"{row['sync_begin_ns'] / 1e9:.3f} s", f"{row['dirty_pages']:,}",
+            f"{row['normal_pages']:,}", f"{row['zero_pages']:,}",
+            "-" if row["redundant_pages"] is None else f"{row['redundant_pages']:,}", f"{row['pending_after_pages']:,}",
+            format_duration(row["modelled_find_ns"]), format_duration(row["modelled_harvest_ns"] + row["modelled_sync_ns"]),
+            format_duration(row["modelled_stall_ns"]), format_duration(own),
+        )  # fmt: skip
+    table.caption = "find, sync, stall: modelled; measured: our kernels on this machine (harvest + sync + send), not QEMU's"
+    table.caption_justify = "left"
+    return table
+
+
+def compare_table(results: list[Result]) -> Any:
+    """Designs side by side: a column a result, ratios to the first in brackets, modelled and measured in blocks."""
+    from rich.table import Table
+
+    from replay.analysis.compare import compare
+
+    frame = compare(results).to_dicts()
+    table = Table(title="Side by side (ratio to the first)", title_justify="left", box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for row in frame:
+        table.add_column(f"{row['design']}\non {row['log']}", justify="right")
+    table.add_row("status", *(row["status"] for row in frame))
+    for name, label in (("syncs", "syncs"), ("normal_pages", "normal pages"), ("zero_pages", "zero pages"), ("redundant_pages", "redundant"),
+                        ("lost_pages", "lost pages"), ("fallback_rounds", "fallback rounds"), ("kring_full_exits", "ring-full exits")):  # fmt: skip
+        table.add_row(label, *("-" if row[name] is None else f"{row[name]:,}" for row in frame))
+    for name, label in (("total_ms", "total time"), ("downtime_ms", "downtime"), ("sent_bytes", "sent")):
+        table.add_row(f"{label}, modelled", *(_with_ratio(row, name) for row in frame))
+    for prefix in ("modelled", "measured"):
+        table.add_section()
+        for name in (key for key in frame[0] if key.startswith(prefix)):
+            label = name.removeprefix(f"{prefix}_").removesuffix("_ns")
+            table.add_row(f"{label}, {prefix}", *(_with_ratio(row, name) for row in frame))
+    table.caption = "modelled: counted work x cost table, deterministic; measured: our kernels on this machine, not QEMU's"
+    table.caption_justify = "left"
+    return table
+
+
+def _with_ratio(row: dict[str, Any], name: str) -> str:
+    value, ratio = row[name], row[f"ratio_{name}"]
+    if value is None:
+        return "-"
+    text = f"{value:,} ms" if name.endswith("_ms") else format_bytes(value) if name.endswith("_bytes") else format_duration(value)
+    return f"{text} ({ratio:.3f})" if ratio is not None else text

@@ -1,0 +1,121 @@
+"""A run's configuration: one frozen dataclass, validated once. CLI flags, labels and metadata are made from its fields.
+
+Values may be given as people write them ("96G", "1250MiB/s", "300ms") or as plain numbers; the fields hold integers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from replay import units
+from replay.errors import UsageError, unknown_name
+
+MAX_DOWNTIME_MS = 2_000_000
+
+
+def option(default: Any, help: str, *, parse: Callable[[Any], Any] | None = None, metavar: str = "", choices: tuple[str, ...] = ()) -> Any:
+    """A field of a run's configuration, with what a command line needs to offer it."""
+    meta = {"help": help, "parse": parse, "metavar": metavar, "choices": choices}
+    return dataclasses.field(default=default, metadata=meta)
+
+
+def _optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else parse(value)
+
+
+def _downtime_ms(value: Any) -> int:
+    ns = units.parse_duration_ns(value)
+    if ns % units.NS_PER_MS or not 0 <= ns <= MAX_DOWNTIME_MS * units.NS_PER_MS:
+        raise UsageError(f"downtime limit {value!r} must be whole milliseconds, from 0ms to {MAX_DOWNTIME_MS}ms")
+    return ns // units.NS_PER_MS
+
+
+def _positive_ns(value: Any) -> int:
+    ns = units.parse_duration_ns(value)
+    if ns <= 0:
+        raise UsageError(f"{value!r} must be longer than nothing")
+    return ns
+
+
+def _seed(value: Any) -> int:
+    try:
+        seed = int(str(value))
+    except ValueError:
+        raise UsageError(f"seed {value!r} is not a whole number") from None
+    if not 0 <= seed < 1 << 63:
+        raise UsageError(f"seed {value!r} must be from 0 to 2^63 - 1")
+    return seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What one replay does, apart from the trace. Raises UsageError for a value that makes no sense.
+
+    Durations: `downtime_limit` is kept in ms, `start` and `give_up` in ns. Bandwidths are bytes a second, 0 for none.
+    """
+
+    log: str = option("kvm-ring:4096", "how the hypervisor notices a write", metavar="LOG[:PARAMS]")
+    design: str = option("bitmap", "how dirty pages are stored and found; a name or path/to/file.py", metavar="DESIGN[:PARAMS]")
+    memory: int | None = option(
+        None, "memory of the replayed guest (default: as recorded)", parse=_optional(units.parse_bytes), metavar="SIZE"
+    )
+    fit: str = option("embed", "how a recorded guest fills more memory: once, or tiled side by side", choices=("embed", "tile"))
+    rest: str = option("zero", "what memory beyond the recorded guest holds", choices=("zero", "data"))
+    zero_share: float | None = option(
+        None, "share of all pages that are zero, instead of the recorded ones", parse=_optional(units.parse_share), metavar="SHARE"
+    )
+    max_bandwidth: int = option(
+        128 << 20, "migration parameter max-bandwidth; 0 for no limit", parse=units.parse_bandwidth, metavar="RATE"
+    )
+    downtime_limit: int = option("300ms", "migration parameter downtime-limit", parse=_downtime_ms, metavar="TIME")
+    link: int = option(0, "speed of the wire; 0: the wire is never the slower part", parse=units.parse_bandwidth, metavar="RATE")
+    at_end: str = option("loop", "when the trace ends before the migration: repeat it, or the guest idles", choices=("loop", "hold"))
+    open_loop: bool = option(False, "do not delay the guest by its stalls")
+    start: int = option("0s", "guest time at which the migration starts", parse=units.parse_duration_ns, metavar="TIME")
+    give_up: int = option("600s", "give a migration up after so long", parse=_positive_ns, metavar="TIME")
+    seed: int = option(1, "seed of everything random", parse=_seed, metavar="N")
+    check: bool = option(True, "keep track of what the target has, to report lost and redundant pages")
+    formulation: str = option("auto", "inner loop: the fastest that is exact, or one of the two", choices=("auto", "batched", "stepping"))
+    costs: str = option("generic-x86", "cost table: a name or a path ending in .toml", metavar="TABLE")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, meta = getattr(self, field.name), field.metadata
+            if meta["choices"] and value not in meta["choices"]:
+                raise unknown_name(f"value for {flag(field.name)}:", str(value), meta["choices"])
+            if meta["parse"] is not None and (isinstance(value, str) or not _kept(field, value)):
+                object.__setattr__(self, field.name, meta["parse"](value))
+            if field.type == "bool" and not isinstance(value, bool):
+                raise UsageError(f"{flag(field.name)} is true or false, not {value!r}")
+            if field.type == "str" and not isinstance(value, str):
+                raise UsageError(f"{flag(field.name)} is text, not {value!r}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """All values by their names with hyphens, as results and labels show them."""
+        return {field.name.replace("_", "-"): getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def _kept(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a value that is not text is taken as it is: numbers of bytes, ms or ns as the field holds them."""
+    if value is None:
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise UsageError(f"{flag(field.name)} cannot be {value!r}")
+    return field.name in ("downtime_limit", "start", "give_up")
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def make(options: dict[str, Any]) -> RunConfig:
+    """A RunConfig from keyword options; an unknown one names those that exist and the nearest."""
+    known = [field.name for field in dataclasses.fields(RunConfig)]
+    for name in options:
+        if name not in known:
+            raise unknown_name("option", name, known)
+    return RunConfig(**options)
