@@ -54,7 +54,7 @@ def given_columns(t_ns: Any, page: Any, vcpu: Any, source: Any) -> Columns:
 
 def as_column(name: str, given: Array, dtype: Any) -> Array:
     """A fresh contiguous array of dtype with the same integers; TraceError names one that does not fit."""
-    if given.dtype.kind not in "iu":
+    if given.dtype.kind not in "iu" and len(given):
         raise TraceError(f"{name}: expected integers, got {given.dtype}")
     info = np.iinfo(dtype)
     fits = not len(given) or (int(given.min()) >= info.min and int(given.max()) <= info.max)

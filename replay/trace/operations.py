@@ -51,7 +51,8 @@ def validate(path: str | os.PathLike[str], listed: int = FAULTS_LISTED) -> list[
     target = Path(path)
     try:
         with parquet.opened(target) as file:
-            faults = _footer_faults(file)
+            with parquet.explaining(target):
+                faults = _footer_faults(file)
             if all(fault.what not in ("missing column", "wrong type") for fault in faults):
                 text = parquet.metadata_text(file)
                 metadata = parse_metadata(text) if text is not None and not metadata_faults(text) else None

@@ -40,7 +40,7 @@ class TraceReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        with parquet.opened(self.path) as file:
+        with parquet.opened(self.path) as file, parquet.explaining(self.path):
             text = parquet.metadata_text(file)
             if text is None:
                 raise TraceError(

@@ -43,7 +43,7 @@ def make_metadata() -> Callable[..., TraceMetadata]:
 
 @pytest.fixture
 def make_file(tmp_path: Path) -> MakeFile:
-    """A Parquet file made by pyarrow alone, right unless told otherwise: columns and metadata may be replaced.
+    """A Parquet file made by pyarrow alone, right unless columns or metadata are replaced.
 
     A column given as None, and a metadata field given as ..., is left out.
     """

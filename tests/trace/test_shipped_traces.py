@@ -52,14 +52,14 @@ def test_generated_sections_of_the_readme() -> None:
     text = README.read_text()
     assert with_section(text, "fields", markdown_table()) == text
     listed = re.findall(r"^\| \[([\w-]+)\]\([\w-]+\.md\)", text, re.MULTILINE)
-    assert sorted(listed) == [path.stem for path in FILES]
+    assert sorted(listed) == sorted(path.stem for path in FILES)
     assert with_section(text, "traces", traces_table(TRACES, listed)) == text
 
 
 def test_the_example_of_the_readme_writes_a_valid_trace(tmp_path: Path, monkeypatch: Any) -> None:
     [example] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert "replay.trace" not in re.sub(r'"replay\.trace"', "", example), "it must need pyarrow alone"
-    assert len(re.sub(r"\n+", "\n", example).splitlines()) <= 20
+    assert len([line for line in example.splitlines() if line]) <= 15
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README example", "exec"), {})
     assert validate("example.parquet") == []

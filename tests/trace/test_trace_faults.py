@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def _expect(path: Path, says: str, capsys: pytest.CaptureFixture[str]) -> None:
         _run("info", path)
     faults = validate(path)
     assert faults
-    assert any(__import__("re").search(says, f"{path}: {fault}") for fault in faults), faults
+    assert any(re.search(says, f"{path}: {fault}") for fault in faults), faults
     assert _run("validate", path) == 4
     assert str(path) in capsys.readouterr().out
 
@@ -131,7 +132,7 @@ def test_every_truncation_is_an_error(make_file: Any) -> None:
 
 
 def test_flipped_bytes_never_give_a_traceback(make_file: Any) -> None:
-    """Damage anywhere is a TraceError or goes unnoticed (a changed page number is still one); never another error."""
+    """Damage is a TraceError or goes unnoticed (a changed page is still a page); it is no other error."""
     path = make_file()
     whole = bytearray(path.read_bytes())
     rng = np.random.default_rng(5)

@@ -124,7 +124,7 @@ def test_an_unknown_version_is_the_only_fault_named(make_metadata: Any) -> None:
 def test_several_faults_come_together(make_metadata: Any) -> None:
     plain = make_metadata().to_plain() | {"n_vcpus": 0, "duration_ns": -1}
     assert len(metadata_faults(json.dumps(plain))) >= 1
-    with pytest.raises(TraceError, match="n_vcpus.*duration_ns"):
+    with pytest.raises(TraceError, match=r"n_vcpus.*duration_ns"):
         parse_metadata(json.dumps(plain))
 
 

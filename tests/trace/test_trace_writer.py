@@ -47,7 +47,7 @@ def test_sorts_within_the_bound(target: Path, make_metadata: Any, batch: int, ro
 
 def test_an_event_beyond_the_bound_is_named(target: Path, make_metadata: Any) -> None:
     says = r"event 4: t_ns 89 is 11 ns earlier than an event before it; reorder_ns allows 10"
-    with pytest.raises(TraceError, match=says), TraceWriter(target, make_metadata(), reorder_ns=10) as writer:
+    with pytest.raises(TraceError, match=says), TraceWriter(target, make_metadata(), reorder_ns=10) as writer:  # noqa: PT012
         writer.append([0, 100, 90], [1, 2, 3])
         writer.append([100, 89], [1, 2])
     assert list(target.parent.iterdir()) == []
@@ -65,7 +65,7 @@ def test_an_event_beyond_the_bound_is_named(target: Path, make_metadata: Any) ->
     ],
 )
 def test_bad_batches_leave_no_file(target: Path, make_metadata: Any, batch: Any, says: str) -> None:
-    with pytest.raises(TraceError, match=says), TraceWriter(target, make_metadata()) as writer:
+    with pytest.raises(TraceError, match=says), TraceWriter(target, make_metadata()) as writer:  # noqa: PT012
         writer.append([0, 0], [1, 1])
         writer.append(*batch)
     assert list(target.parent.iterdir()) == []
@@ -85,7 +85,7 @@ def test_negative_time_and_no_events(target: Path, make_metadata: Any) -> None:
 def test_an_error_keeps_the_old_file(target: Path, make_metadata: Any) -> None:
     write_trace(target, make_metadata(), [1], [1])
     before = target.read_bytes()
-    with pytest.raises(KeyboardInterrupt), TraceWriter(target, make_metadata()) as writer:
+    with pytest.raises(KeyboardInterrupt), TraceWriter(target, make_metadata()) as writer:  # noqa: PT012
         writer.append([1, 2], [3, 4])
         raise KeyboardInterrupt
     assert target.read_bytes() == before
