@@ -109,19 +109,11 @@ def _type_name(kind: pa.DataType) -> str:
 
 
 def row_group_rows(file: pq.ParquetFile) -> list[int]:
-    """Rows of each row group."""
-    return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-
-
-def time_range(file: pq.ParquetFile, group: int) -> tuple[int, int] | None:
-    """First and last t_ns of a row group by its statistics, or None when it has none."""
-    row_group = file.metadata.row_group(group)
-    for index in range(row_group.num_columns):
-        column = row_group.column(index)
-        if column.path_in_schema == "t_ns":
-            stats = column.statistics
-            return (stats.min, stats.max) if stats is not None and stats.has_min_max else None
-    return None
+    """Rows of each row group as the footer states them. A negative number is a ValueError: damage."""
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    if min(sizes, default=0) < 0:
+        raise ValueError("a row group has a negative number of rows")
+    return sizes
 
 
 def batches(file: pq.ParquetFile, path: Path, group: int, max_rows: int) -> Iterator[Columns]:
@@ -134,9 +126,13 @@ def batches(file: pq.ParquetFile, path: Path, group: int, max_rows: int) -> Iter
         for batch in file.iter_batches(max_rows, [group], names, use_threads=False):
             columns = _columns(batch)
             rows += len(columns.t_ns)
+            if rows > expected:
+                break
             yield columns
     if rows != expected:
-        raise TraceError(f"{path}: row group {group}: has {rows} rows, but the file's footer says {expected}")
+        raise TraceError(
+            f"{path}: row group {group}: has other than the {expected} rows that the file's footer states"
+        )
 
 
 def _columns(batch: pa.RecordBatch) -> Columns:

@@ -7,6 +7,7 @@ into arrays that all replays of a process share; `Trace.windows` streams with bo
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -23,12 +24,11 @@ from replay.trace.schema import METADATA_KEY, ROW_GROUP_ROWS, TraceMetadata, par
 
 
 class RowGroup(NamedTuple):
-    """Where a row group's events lie: rows counted over the file, times by its statistics (None: unknown)."""
+    """Where a row group's events lie, in rows counted over the file."""
 
     number: int
     first_row: int
     n_rows: int
-    t_range_ns: tuple[int, int] | None
 
 
 class TraceReader:
@@ -53,19 +53,17 @@ class TraceReader:
             except TraceError as error:
                 raise TraceError(f"{self.path}: {error}") from None
             sizes = parquet.row_group_rows(file)
-            ranges = [parquet.time_range(file, group) for group in range(len(sizes))]
         self.n_events = sum(sizes)
-        if not self.n_events:
+        if self.n_events < 1:
             raise TraceError(f"{self.path}: holds no events")
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist()
-        parts = zip(range(len(sizes)), starts, sizes, ranges, strict=True)
-        self.row_groups = [RowGroup(*part) for part in parts]
+        starts = itertools.accumulate(sizes, initial=0)
+        self.row_groups = [RowGroup(*part) for part in zip(range(len(sizes)), starts, sizes, strict=False)]
 
-    def batches(self, max_events: int = ROW_GROUP_ROWS, first_group: int = 0) -> Iterator[Events]:
-        """Checked events in order, at most max_events at a time, from row group first_group on."""
+    def batches(self, max_events: int = ROW_GROUP_ROWS) -> Iterator[Events]:
+        """Checked events in order, at most max_events at a time."""
         last_t_ns = BEFORE_ALL_NS
         with parquet.opened(self.path) as file:
-            for group in range(first_group, len(self.row_groups)):
+            for group in range(len(self.row_groups)):
                 row = 0
                 for columns in parquet.batches(file, self.path, group, max_events):
                     check(columns, self.metadata, last_t_ns, str(self.path), group, row)
@@ -179,41 +177,34 @@ class Trace:
         return Events(seal(t_ns), seal(page), seal(origin))
 
     def windows(self, max_events: int = ROW_GROUP_ROWS, start_ns: int = 0) -> Iterator[Events]:
-        """Events at or after start_ns in order, at most max_events at a time; one row group in memory at
-        most.
+        """Events at or after start_ns in order, at most max_events at a time, with bounded memory.
 
-        Concatenated they equal decode() from start_ns on. Row groups that end before start_ns are not read.
-        Raises TraceError at the first faulty row that it reads.
+        Concatenated they equal decode() from start_ns on. What is before it is read and
+        checked as well: Parquet's statistics, which could skip it, crash pyarrow when they are damaged.
+        Raises TraceError at the first faulty row.
         """
         if max_events < 1:
             raise TraceError(f"windows: max_events must be at least 1, not {max_events}")
-        for part in self._parts(max_events, start_ns):
+        for part in self._parts(max_events):
             first = int(np.searchsorted(part.t_ns, np.uint64(max(start_ns, 0))))
             for row in range(first, len(part.t_ns), max_events):
                 yield Events(*(array[row : row + max_events] for array in part))
 
-    def _parts(self, max_events: int, start_ns: int) -> Iterator[Events]:
+    def _parts(self, max_events: int) -> Iterator[Events]:
         if self._events is not None:
             return iter([self._events])
         assert self._reader is not None
-        first_group = 0
-        for group in self._reader.row_groups:
-            if group.t_range_ns is None or group.t_range_ns[1] >= start_ns:
-                break
-            first_group = group.number + 1
         # Batches below a few thousand rows cost more in calls than in rows: read larger ones and slice them.
-        return self._reader.batches(min(max(max_events, 1 << 14), ROW_GROUP_ROWS), first_group)
+        return self._reader.batches(min(max(max_events, 1 << 14), ROW_GROUP_ROWS))
 
     def row_groups(self) -> list[RowGroup]:
         """The file's row groups; a trace in memory is one."""
         if self._reader is not None:
             return list(self._reader.row_groups)
-        events = self.decode()
-        return [RowGroup(0, 0, self.n_events, (int(events.t_ns[0]), int(events.t_ns[-1])))]
+        return [RowGroup(0, 0, self.n_events)]
 
     def zero_pages(self) -> Array:
-        """Bitmap (ceil(n_pages / 64),) uint64: bit p % 64 of word p // 64 is set where page p is zero at
-        start.
+        """Bitmap (ceil(n_pages / 64),) uint64: bit p % 64 of word p // 64 is set where page p starts as zero.
 
         All clear (every page counts as data) when the trace does not know.
         """

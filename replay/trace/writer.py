@@ -91,7 +91,7 @@ class TraceWriter:
             compression="NONE",
             use_dictionary=[name for name in names if name not in ("t_ns", "page")],
             column_encoding={"t_ns": "DELTA_BINARY_PACKED", "page": "DELTA_BINARY_PACKED"},
-            write_statistics=["t_ns", "page"],
+            write_statistics=False,
         )
 
     def __enter__(self) -> TraceWriter:
