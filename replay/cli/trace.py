@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description=f"Check a trace file. Exit code 0: no fault, {EXIT_FAULTS}: faults.",
     )
     for command in (info, check):
-        command.add_argument("file", metavar="FILE", help="trace file (Parquet)")
+        command.add_argument(
+            "file", metavar="FILE", help="trace file (Parquet), or the name of a shipped trace"
+        )
         command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -40,26 +42,29 @@ def main(args: argparse.Namespace) -> int:
 
 def _validate(args: argparse.Namespace) -> int:
     from replay.trace.operations import validate
+    from replay.trace.shipped import find
 
-    faults = validate(args.file)
+    path = find(args.file)
+    faults = validate(path)
     if args.json:
         print(
             json.dumps(
-                {"path": args.file, "valid": not faults, "faults": [fault._asdict() for fault in faults]}
+                {"path": str(path), "valid": not faults, "faults": [fault._asdict() for fault in faults]}
             )
         )
     elif faults:
         for fault in faults:
-            print(f"{args.file}: {fault}")
+            print(f"{path}: {fault}")
     else:
-        print(f"{args.file}: no faults")
+        print(f"{path}: no faults")
     return EXIT_FAULTS if faults else 0
 
 
 def _info(args: argparse.Namespace) -> int:
     from replay.trace.operations import describe
+    from replay.trace.shipped import find
 
-    figures = describe(args.file)
+    figures = describe(find(args.file))
     if args.json:
         print(json.dumps(figures))
         return 0

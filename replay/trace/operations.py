@@ -116,6 +116,7 @@ class _Windows:
 
     def __init__(self, length_ns: int, duration_ns: int) -> None:
         self.length_ns = length_ns
+        self._seconds = min(length_ns, duration_ns) / 1e9
         self.n_windows = -(-duration_ns // length_ns)
         self.sum_pages = self.max_pages = self.max_events = 0
         self._current = -1
@@ -148,7 +149,7 @@ class _Windows:
             "windows": self.n_windows,
             "mean_unique_pages": self.sum_pages / self.n_windows,
             "max_unique_pages": self.max_pages,
-            "peak_events_per_s": self.max_events / (self.length_ns / 1e9),
+            "peak_events_per_s": self.max_events / self._seconds,
         }
 
 

@@ -36,7 +36,7 @@ def naive(t_ns: list[int], page: list[int], duration_ns: int, window_ns: int) ->
         "windows": n,
         "mean_unique_pages": sum(sizes) / n,
         "max_unique_pages": max(sizes),
-        "peak_events_per_s": max(events) / (window_ns / 1e9),
+        "peak_events_per_s": max(events) / (min(window_ns, duration_ns) / 1e9),
     }
 
 
@@ -119,6 +119,13 @@ def test_json_of_info_and_validate(file: Path, capsys: Any) -> None:
     found = json.loads(capsys.readouterr().out)
     assert not found["valid"]
     assert "truncated" in found["faults"][0]["message"]
+
+
+def test_shipped_traces_are_found_by_name(capsys: Any) -> None:
+    assert _run("validate", "idle-1g") == 0
+    assert "idle-1g.parquet: no faults" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="Did you mean 'redis-1g'"):
+        _run("info", "redis1g")
 
 
 def test_validate_of_a_good_file_says_so(file: Path, capsys: Any) -> None:

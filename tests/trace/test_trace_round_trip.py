@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replay.errors import TraceError
+from replay.trace.arrays import minimal_metadata
 from replay.trace.events import Events
 from replay.trace.reader import Trace, TraceReader, open_trace
 from replay.trace.schema import SOURCE_NAMES, PageRun
@@ -204,3 +208,24 @@ def test_unknown_page_classes_are_data(make_metadata: Any) -> None:
 def test_a_trace_of_16_tib() -> None:
     trace = Trace.from_arrays([0, 1], [0, (1 << 32) - 1], memory_bytes=1 << 44)
     assert trace.decode().page.tolist() == [0, (1 << 32) - 1]
+
+
+@pytest.mark.parametrize("rows", [1 << 18, 1 << 22], ids=["row groups of 256Ki", "one row group"])
+def test_streaming_memory_does_not_grow_with_the_file(tmp_path: Path, rows: int) -> None:
+    """4 M events are 50 MiB of columns; streaming them in windows of 256Ki needs a few MiB at any time."""
+    n = 1 << 22
+    path = tmp_path / "t.parquet"
+    with TraceWriter(path, minimal_metadata(1 << 34, 1, n), row_group_rows=rows) as writer:
+        writer.append(np.arange(n), np.arange(n) * 7919 % (1 << 22))
+    code = (
+        "import sys, pyarrow; from replay.trace.reader import open_trace\n"
+        "seen = sum(len(part.t_ns) for part in open_trace(sys.argv[1]).windows(1 << 18))\n"
+        "print(seen, pyarrow.default_memory_pool().max_memory())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True, env=environment
+    )
+    seen, peak_bytes = map(int, run.stdout.split())
+    assert seen == n
+    assert peak_bytes < 16 << 20
