@@ -41,6 +41,7 @@ def run_config(
     """The same with a ready configuration."""
     from replay.migration import costs, precopy, scale
     from replay.migration.feed import Feed
+    from replay.migration.warm import warm
     from replay.plugins import parse
     from replay.results.provenance import provenance
 
@@ -52,6 +53,7 @@ def run_config(
     source = scale.scaled(
         opened, memory_bytes=config.memory, fit=config.fit, rest=config.rest, zero_share=config.zero_share, seed=config.seed
     )
+    warm(log, design, config.formulation)
     stalls = getattr(log.module, "STALLS_VCPUS", False)
     feed = Feed(
         source,

@@ -164,17 +164,17 @@ def _before_harvest(design: State, meter: Meter) -> None:
 def _refill(design: State, work: np.ndarray) -> None:
     """Queue every page that is still pending, found by a scan of L3 that stops at the last one."""
     left = design.at[PENDING]
-    stop = (design.at[N_PAGES] + U63) >> U6
-    word = U0
-    while left > U0 and word < stop:
+    word, stop = U0, (design.at[N_PAGES] + U63) >> U6
+    while left > U0:
+        word = next_touched(design.l3, word, stop)
         bits = design.l3[word]
         while bits != U0:
             _enqueue(design, (word << U6) + lowest(bits), work)
             work[RING_REQUEUED] += U1
             bits &= bits - U1
             left -= U1
-        word = next_touched(design.l3, word + U1, stop)
-    work[REFILL_WORDS] += min(word, stop)
+        word += U1
+    work[REFILL_WORDS] += word
 
 
 @fold_slots.implement(State)

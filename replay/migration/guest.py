@@ -75,11 +75,11 @@ def count_stale(guest: Guest) -> Any:
 
 
 @kernel
-def _touch(guest: Guest, word: Any, bit: Any) -> None:
-    guest.content[_U2 * word] |= bit
-    if guest.content[_U2 * word + U1] & bit != U0:
-        guest.content[_U2 * word + U1] &= ~bit
-        guest.turned[word >> U6] = 1
+def _touch(content: np.ndarray, turned: np.ndarray, word: Any, bit: Any) -> None:
+    content[_U2 * word] |= bit
+    if content[_U2 * word + U1] & bit != U0:
+        content[_U2 * word + U1] &= ~bit
+        turned[word >> U6] = 1
 
 
 @kernel
@@ -145,7 +145,7 @@ def _run_lane(log: Any, design: Any, guest: Guest, meter: Meter, lane: Any, unti
             stall = write(log, design, page, origin, meter)
         else:
             mark_ram(design, page, meter)
-        _touch(guest, word, U1 << (page & U63))
+        _touch(guest.content, guest.turned, word, U1 << (page & U63))
         index += U1
         if stall != U0:
             _stall(guest, lane, time, stall)

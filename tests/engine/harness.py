@@ -1,0 +1,149 @@
+"""Run the same small migration in the engine and in the reference model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from replay.columns import ROUNDS
+from replay.migration import costs
+from replay.migration.feed import Feed, Window
+from replay.migration.precopy import Outcome, Parameters, Precopy
+from replay.plugins import parse
+from replay.verbs import GuestShape
+from tests.reference.model import Case, Migration
+
+TABLE = costs.load("generic-x86")
+DEVICE = 1 << 13  # origin of a host write: source code 1
+COMPARED = [c.name for c in ROUNDS if not c.name.startswith("measured_") and c.name != "formulation"]
+
+
+class SmallGuest:
+    """A case's events as a source of windows of `window_events` events each."""
+
+    def __init__(self, case: Case, window_events: int | None = None):
+        self.case, self.window_events = case, window_events
+        self.shape = GuestShape(n_pages=case.n_pages, n_vcpus=case.n_vcpus)
+        self.duration_ns = case.duration_ns
+
+    def windows(self, start_ns: int) -> Iterator[Window]:
+        events = [event for event in self.case.events if event[0] >= start_ns]
+        size = self.window_events or max(1, len(events))
+        for first in range(0, max(1, len(events)), size):
+            part = events[first : first + size]
+            last = first + size >= len(events)
+            end = self.duration_ns if last else events[first + size][0]
+            yield Window(
+                np.array([t for t, _, _ in part], dtype=np.uint64),
+                np.array([page for _, page, _ in part], dtype=np.uint32),
+                np.array([vcpu if vcpu >= 0 else DEVICE for _, _, vcpu in part], dtype=np.uint16),
+                end,
+            )
+
+    def zero_pages(self) -> np.ndarray:
+        bits = np.zeros(self.shape.n_words, dtype=np.uint64)
+        for page in self.case.zero:
+            bits[page // 64] |= np.uint64(1 << (page % 64))
+        return bits
+
+
+def plugin_texts(case: Case) -> tuple[str, str]:
+    pml = "on" if case.kring_reserved == 576 else "off"
+    log = f"kvm-ring:{case.kring_entries},pml={pml},reaper-period={case.reaper_ps // 1000}ns" if case.log == "kvm-ring" else case.log
+    refind = "on" if case.refind else "off"
+    design = f"double-ring:{case.ring_entries},host-page-refind={refind}" if case.design == "double-ring" else f"bitmap:{refind}"
+    return log, design
+
+
+def run_engine(case: Case, formulation: str = "auto", *, window_events: int | None = None, check: bool = True) -> Outcome:
+    source = SmallGuest(case, window_events)
+    log, design = (parse(kind, text) for kind, text in zip(("log", "design"), plugin_texts(case), strict=True))
+    feed = Feed(
+        source,
+        start_ns=case.start_ns,
+        lanes=case.n_vcpus + 1 if case.log == "kvm-ring" else 1,
+        loop=case.loop,
+        closed_loop=case.closed_loop,
+        check=check,
+    )
+    table = dataclasses.replace(TABLE, prices_ps=case.prices)
+    parameters = Parameters(
+        max_bandwidth=case.max_bandwidth,
+        downtime_limit_ms=case.downtime_ms,
+        link_bandwidth=0,
+        give_up_ns=case.give_up_ns,
+        formulation=formulation,
+    )
+    return Precopy(log.build(source.shape), design.build(source.shape), feed, parameters, table, case.n_pages).run()
+
+
+def run_reference(case: Case) -> Migration:
+    return Migration(case).run()
+
+
+def rounds_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: row[name] for name in COMPARED} for row in rows]
+
+
+def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    """The first round and columns in which two records differ, for a readable failure."""
+    for mine, other in zip(ours, theirs, strict=False):
+        unequal = {name: (mine[name], other[name]) for name in COMPARED if mine[name] != other[name]}
+        if unequal:
+            return f"round {mine['round']}: {unequal}"
+    return "" if len(ours) == len(theirs) else f"{len(ours)} rounds against {len(theirs)}"
+
+
+def make_case(**changes: Any) -> Case:
+    defaults: dict[str, Any] = {
+        "n_pages": 200, "n_vcpus": 2, "events": [], "duration_ns": 1_000_000_000, "zero": set(), "log": "tcg", "design": "bitmap",
+        "max_bandwidth": 2_000_000, "downtime_ms": 10, "prices": TABLE.prices_ps, "fixed": TABLE.fixed_ps,
+        "fixed_bytes": TABLE.fixed_bytes["device_state"], "give_up_ns": 3_000_000_000,
+    }  # fmt: skip
+    return Case(**(defaults | changes))
+
+
+def random_events(seed: int, n_pages: int, n_vcpus: int, count: int, duration_ns: int, *, hot: int, devices: bool, burst: bool) -> list:
+    """Writes at random times: mostly to `hot` pages, some in runs, a few by devices; many at equal times when `burst`."""
+    generator = np.random.default_rng(seed)
+    step = max(1, duration_ns // (20 if burst else 100_000))
+    times = np.sort(generator.integers(0, duration_ns // step, count) * step)
+    pages = np.where(
+        generator.random(count) < 0.7, generator.integers(0, max(1, hot), count), generator.integers(0, n_pages, count)
+    ) % n_pages
+    runs = generator.random(count) < 0.2
+    pages = np.where(runs, (np.arange(count) // 3) % n_pages, pages)
+    vcpus = generator.integers(-1 if devices else 0, n_vcpus, count)
+    return list(zip(times.tolist(), pages.tolist(), vcpus.tolist(), strict=True))
+
+
+@st.composite
+def cases(draw: Any, log: str, design: str) -> Case:
+    """Small guests and settings that reach rate limits, thresholds, full rings, fallbacks, repeats and all-zero memory."""
+    n_pages = draw(st.sampled_from([1, 3, 63, 64, 65, 127, 200, 500, 1000]))
+    n_vcpus = draw(st.integers(1, 3))
+    duration_ns = draw(st.sampled_from([40_000_000, 300_000_000, 2_000_000_000]))
+    events = random_events(
+        draw(st.integers(0, 10_000)), n_pages, n_vcpus, draw(st.sampled_from([0, 5, 100, 1500])), duration_ns,
+        hot=draw(st.sampled_from([1, 8, 100])), devices=draw(st.booleans()), burst=draw(st.booleans()),
+    )  # fmt: skip
+    zero_share = draw(st.sampled_from([0.0, 0.5, 1.0]))
+    zeros = set(np.flatnonzero(np.random.default_rng(n_pages).random(n_pages) < zero_share).tolist())
+    small_ring = draw(st.booleans())
+    prices = dict(TABLE.prices_ps)
+    if draw(st.booleans()):  # slow work, so that deadlines, busy syncs and stalls matter even in a small guest
+        prices.update(normal_pages=400_000_000, zero_pages=90_000_000, l2_words=7_000_000, kring_reaped=3_000_001, find_words=1_001)
+    return make_case(
+        n_pages=n_pages, n_vcpus=n_vcpus, events=events, duration_ns=duration_ns, zero=zeros, log=log, design=design,
+        max_bandwidth=draw(st.sampled_from([0, 300_000, 2_000_000, 50_000_000])), downtime_ms=draw(st.sampled_from([0, 5, 300])),
+        prices=prices,
+        kring_entries=256 if small_ring else 1024, kring_reserved=64 if small_ring else 576,
+        reaper_ps=draw(st.sampled_from([3_000_000_000, 10**12])),
+        ring_entries=draw(st.sampled_from([1, 4, 64, 1024])), refind=draw(st.booleans()), loop=draw(st.booleans()),
+        closed_loop=draw(st.booleans()), give_up_ns=draw(st.sampled_from([150_000_000, 1_500_000_000])),
+        start_ns=draw(st.sampled_from([0, duration_ns // 3])),
+    )  # fmt: skip
