@@ -30,7 +30,8 @@ def run(trace: Trace | str | os.PathLike[str], *, progress: Progress | None = No
 
     `options` are the fields of `replay.config.RunConfig`: log="kvm-ring:4096", design="double-ring:1024", memory="96G",
     max_bandwidth="1250MiB/s", downtime_limit="300ms", ... Raises UsageError for unknown or senseless options and
-    TraceError for a damaged trace. Same trace and options: same result, bit for bit, but for `measured_*` and provenance.
+    TraceError for a damaged trace. Same trace and options: same result, bit for bit, but for `measured_*` and
+    provenance.
     """
     return run_config(trace, configuration.make(options), progress=progress)
 
@@ -51,7 +52,12 @@ def run_config(
     if not 0 <= config.start < opened.metadata.duration_ns:
         raise UsageError(f"start must lie within the recording of {opened.metadata.duration_ns / 1e9:.3f} s")
     source = scale.scaled(
-        opened, memory_bytes=config.memory, fit=config.fit, rest=config.rest, zero_share=config.zero_share, seed=config.seed
+        opened,
+        memory_bytes=config.memory,
+        fit=config.fit,
+        rest=config.rest,
+        zero_share=config.zero_share,
+        seed=config.seed,
     )
     warm(log, design, config.formulation)
     stalls = getattr(log.module, "STALLS_VCPUS", False)
@@ -70,7 +76,9 @@ def run_config(
         give_up_ns=config.give_up,
         formulation=config.formulation,
     )
-    machine = precopy.Precopy(log.build(source.shape), design.build(source.shape), feed, parameters, table, source.shape.n_pages)
+    machine = precopy.Precopy(
+        log.build(source.shape), design.build(source.shape), feed, parameters, table, source.shape.n_pages
+    )
     outcome = machine.run(progress)
     described = config.as_dict() | {"log": log.label, "design": design.label, "memory": source.shape.n_pages * 4096}
     return Result(

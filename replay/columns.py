@@ -49,7 +49,9 @@ _OWN = (
     Column("modelled_aside_ns", "Int64", "ns", "dirty-log work of vCPUs and the reaper thread, beside the clock"),
     Column("measured_harvest_ns", "Int64", "ns", "this machine: collecting from the dirty log"),
     Column("measured_sync_ns", "Int64", "ns", "this machine: making it visible to the sender"),
-    Column("measured_send_ns", "Int64", "ns", "this machine: finding and accounting pages; when stepping, the guest too"),
+    Column(
+        "measured_send_ns", "Int64", "ns", "this machine: finding and accounting pages; when stepping, the guest too"
+    ),
     Column("measured_guest_ns", "Int64", "ns", "this machine: applying the guest's events; 0 when stepping"),
 )
 

@@ -16,7 +16,14 @@ from replay.errors import UsageError, unknown_name
 MAX_DOWNTIME_MS = 2_000_000
 
 
-def option(default: Any, help: str, *, parse: Callable[[Any], Any] | None = None, metavar: str = "", choices: tuple[str, ...] = ()) -> Any:
+def option(
+    default: Any,
+    help: str,
+    *,
+    parse: Callable[[Any], Any] | None = None,
+    metavar: str = "",
+    choices: tuple[str, ...] = (),
+) -> Any:
     """A field of a run's configuration, with what a command line needs to offer it."""
     meta = {"help": help, "parse": parse, "metavar": metavar, "choices": choices}
     return dataclasses.field(default=default, metadata=meta)
@@ -58,27 +65,40 @@ class RunConfig:
     """
 
     log: str = option("kvm-ring:4096", "how the hypervisor notices a write", metavar="LOG[:PARAMS]")
-    design: str = option("bitmap", "how dirty pages are stored and found; a name or path/to/file.py", metavar="DESIGN[:PARAMS]")
+    design: str = option(
+        "bitmap", "how dirty pages are stored and found; a name or path/to/file.py", metavar="DESIGN[:PARAMS]"
+    )
     memory: int | None = option(
         None, "memory of the replayed guest (default: as recorded)", parse=_optional(units.parse_bytes), metavar="SIZE"
     )
-    fit: str = option("embed", "how a recorded guest fills more memory: once, or tiled side by side", choices=("embed", "tile"))
+    fit: str = option(
+        "embed", "how a recorded guest fills more memory: once, or tiled side by side", choices=("embed", "tile")
+    )
     rest: str = option("zero", "what memory beyond the recorded guest holds", choices=("zero", "data"))
     zero_share: float | None = option(
-        None, "share of all pages that are zero, instead of the recorded ones", parse=_optional(units.parse_share), metavar="SHARE"
+        None,
+        "share of all pages that are zero, instead of the recorded ones",
+        parse=_optional(units.parse_share),
+        metavar="SHARE",
     )
     max_bandwidth: int = option(
         128 << 20, "migration parameter max-bandwidth; 0 for no limit", parse=units.parse_bandwidth, metavar="RATE"
     )
     downtime_limit: int = option("300ms", "migration parameter downtime-limit", parse=_downtime_ms, metavar="TIME")
-    link: int = option(0, "speed of the wire; 0: the wire is never the slower part", parse=units.parse_bandwidth, metavar="RATE")
-    at_end: str = option("loop", "when the trace ends before the migration: repeat it, or the guest idles", choices=("loop", "hold"))
+    link: int = option(
+        0, "speed of the wire; 0: the wire is never the slower part", parse=units.parse_bandwidth, metavar="RATE"
+    )
+    at_end: str = option(
+        "loop", "when the trace ends before the migration: repeat it, or the guest idles", choices=("loop", "hold")
+    )
     open_loop: bool = option(False, "do not delay the guest by its stalls")
     start: int = option("0s", "guest time at which the migration starts", parse=units.parse_duration_ns, metavar="TIME")
     give_up: int = option("600s", "give a migration up after so long", parse=_positive_ns, metavar="TIME")
     seed: int = option(1, "seed of everything random", parse=_seed, metavar="N")
     check: bool = option(True, "keep track of what the target has, to report lost and redundant pages")
-    formulation: str = option("auto", "inner loop: the fastest that is exact, or one of the two", choices=("auto", "batched", "stepping"))
+    formulation: str = option(
+        "auto", "inner loop: the fastest that is exact, or one of the two", choices=("auto", "batched", "stepping")
+    )
     costs: str = option("generic-x86", "cost table: a name or a path ending in .toml", metavar="TABLE")
 
     def __post_init__(self) -> None:

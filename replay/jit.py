@@ -30,6 +30,7 @@ import numba
 import numpy as np
 from numba.extending import overload
 
+_config: Any = numba.config  # its values are made at run time
 _PACKAGE = Path(__file__).resolve().parent
 _COMPILED = ("jit.py", "work.py", "verbs.py", "kernels", "dirtylogs", "designs", "migration")
 _KEEP_FOLDERS = 6
@@ -100,10 +101,10 @@ CACHE_FOLDER = _choose_cache()
 COLD = CACHE_FOLDER is None or not any(CACHE_FOLDER.iterdir())
 """True when this process starts without compiled kernels: the first replay will compile them."""
 if CACHE_FOLDER is not None:
-    numba.config.CACHE_DIR = str(CACHE_FOLDER)  # not the environment: numba may have been imported before us
+    _config.CACHE_DIR = str(CACHE_FOLDER)  # not the environment: numba may have been imported before us
 
-DISABLED = bool(numba.config.DISABLE_JIT)
-OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False, "no_cfunc_wrapper": True}
+DISABLED = bool(_config.DISABLE_JIT)
+OPTIONS: Any = {"nogil": True, "error_model": "numpy", "_nrt": False, "no_cfunc_wrapper": True}
 NUMBA_VERSION = numba.__version__
 
 U64 = np.uint64
@@ -126,7 +127,8 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     if DISABLED:
         return function
     inner = function.__name__.startswith("_")
-    compiled = numba.njit(cache=CACHE_FOLDER is not None, no_cpython_wrapper=inner, **OPTIONS)(function)
+    njit: Any = numba.njit
+    compiled = njit(cache=CACHE_FOLDER is not None, no_cpython_wrapper=inner, **OPTIONS)(function)
     _kernels.append(compiled)
     return compiled
 
@@ -145,7 +147,7 @@ def add_sources(paths: tuple[Path, ...]) -> None:
     folder = _choose_cache(paths)
     if DISABLED or folder is None:
         return
-    numba.config.CACHE_DIR = str(folder)
+    _config.CACHE_DIR = str(folder)
     for compiled in _kernels:
         compiled.enable_caching()
 

@@ -39,7 +39,14 @@ def param(
     """A parameter of a plug-in: a dataclass field with its meaning, unit and bounds. The first one is positional."""
     return dataclasses.field(
         default=default,
-        metadata={"help": help, "unit": unit, "low": low, "high": high, "power_of_two": power_of_two, "choices": choices},
+        metadata={
+            "help": help,
+            "unit": unit,
+            "low": low,
+            "high": high,
+            "power_of_two": power_of_two,
+            "choices": choices,
+        },
     )
 
 
@@ -74,13 +81,15 @@ class Plugin:
 
     @property
     def label(self) -> str:
-        changed = [
-            (field.name, getattr(self.config, field.name))
-            for index, field in enumerate(dataclasses.fields(self.config))
-            if index == 0 or getattr(self.config, field.name) != field.default
-        ]
-        texts = [_spell(value) if index == 0 and _is_first(self.config, name) else f"{name.replace('_', '-')}={_spell(value)}"
-                 for index, (name, value) in enumerate(changed)]  # fmt: skip
+        """NAME:VALUE,key=value with the first parameter if it is a number, and whatever is not at its default."""
+        texts = []
+        for index, field in enumerate(dataclasses.fields(self.config)):
+            value = getattr(self.config, field.name)
+            number = isinstance(value, int) and not isinstance(value, bool)
+            if index == 0 and (number or value != field.default):
+                texts.append(_spell(value, field))
+            elif value != field.default:
+                texts.append(f"{field.name.replace('_', '-')}={_spell(value, field)}")
         return self.name + (":" + ",".join(texts) if texts else "")
 
     def build(self, shape: Any) -> Any:
@@ -88,12 +97,10 @@ class Plugin:
         return self.module.build(self.config, shape)
 
 
-def _is_first(config: Any, name: str) -> bool:
-    return dataclasses.fields(config)[0].name == name
-
-
-def _spell(value: Any) -> str:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+def _spell(value: Any, field: dataclasses.Field[Any]) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value}ns" if field.metadata["unit"] == "ns" else str(value)
 
 
 def names(kind: str) -> list[str]:
@@ -151,7 +158,9 @@ def parse(kind: str, text: str) -> Plugin:
             key, value = next(iter(fields)), item
         key = key.strip().replace("-", "_")
         if key not in fields:
-            raise unknown_name(f"parameter of {kind} {name}:", key.replace("_", "-"), [n.replace("_", "-") for n in fields])
+            raise unknown_name(
+                f"parameter of {kind} {name}:", key.replace("_", "-"), [n.replace("_", "-") for n in fields]
+            )
         if key in values:
             raise UsageError(f"{text!r}: {key.replace('_', '-')} is given twice")
         values[key] = _convert(fields[key], value.strip(), f"{kind} {name}")

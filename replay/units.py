@@ -18,7 +18,9 @@ PS_PER_S = 1_000_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 
-_NUMBER = re.compile(r"^\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)(?:e([0-9]{1,2}))?\s*([^\d\s]\S*)?\s*$", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"^\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)(?:e([0-9]{1,2}))?\s*([^\d\s]\S*)?\s*$", re.IGNORECASE
+)
 _BINARY = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _DURATION_NS = {
@@ -42,7 +44,7 @@ def _whole(value: Fraction, text: str | int, what: str) -> int:
 
 
 def parse_bytes(text: str | int) -> int:
-    """Bytes from "96G", "1 GiB", "4096", "512MiB". K, M, G, T (with or without iB) are powers of 1024; KB, MB, ... of 1000."""
+    """Bytes from "96G", "1 GiB", "4096". K, M, G, T, with or without iB, are powers of 1024; KB, MB, ... of 1000."""
     number, suffix = _split(text, "size", "96G, 512MiB or 4096")
     low = suffix.lower()
     if low.endswith("ib") and low[:-2] in _BINARY:
@@ -57,7 +59,7 @@ def parse_bytes(text: str | int) -> int:
 
 
 def parse_bandwidth(text: str | int) -> int:
-    """Bytes a second from "1250MiB/s", "50MB/s", "10Gbit/s", "25Gbps" or a plain number (bytes a second, as QMP takes it)."""
+    """Bytes a second from "1250MiB/s", "50MB/s", "10Gbit/s", "25Gbps", or a plain number of them, as QMP takes it."""
     number, suffix = _split(text, "bandwidth", "1250MiB/s, 50MB/s or 10Gbit/s")
     low = suffix.lower()
     bits = False

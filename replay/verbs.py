@@ -171,7 +171,6 @@ def take(design: Any, word: Any, bits: Any, meter: Meter) -> None:
     return NotImplemented
 
 
-
 @verb
 def occupancy_max(state: Any) -> Any:
     """Most entries that any of the state's queues has held since the last sync; asking starts anew."""

@@ -7,16 +7,27 @@ import json
 
 from replay.cli import show
 from replay.cli.options import add_json, add_run_options, run_config
+from replay.config import RunConfig
 from replay.errors import UnsafeError, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `replay compare`."""
-    parser.add_argument("trace", metavar="TRACE", help="a trace file, or the name of a shipped trace (replay list traces)")
     parser.add_argument(
-        "--design", action="append", metavar="DESIGN[:PARAMS]", help="a design; give it twice or more (default: bitmap, double-ring)"
+        "trace", metavar="TRACE", help="a trace file, or the name of a shipped trace (replay list traces)"
     )
-    parser.add_argument("--log", action="append", metavar="LOG[:PARAMS]", help="a dirty log; each design runs on each (default: kvm-ring:4096)")
+    parser.add_argument(
+        "--design",
+        action="append",
+        metavar="DESIGN[:PARAMS]",
+        help="a design; give it twice or more (default: bitmap, double-ring)",
+    )
+    parser.add_argument(
+        "--log",
+        action="append",
+        metavar="LOG[:PARAMS]",
+        help="a dirty log; each design runs on each (default: kvm-ring:4096)",
+    )
     parser.add_argument("--rounds", action="store_true", help="show the per-round table of each run too")
     add_json(parser)
     add_run_options(parser, leave_out=("design", "log"))
@@ -28,11 +39,11 @@ def main(args: argparse.Namespace) -> int:
     if len(designs) * len(logs) < 2:
         raise UsageError("compare needs two designs or two logs: give --design (or --log) twice")
     configs = [run_config(args, design=design, log=log) for log in logs for design in designs]
-    return compare_and_show(args.trace, configs, as_json=args.json, with_rounds=args.rounds)
+    return compare_and_show(args.trace, configs, as_json=args.json, rounds_of=len(configs) if args.rounds else 0)
 
 
-def compare_and_show(trace_name: str, configs: list, *, as_json: bool, with_rounds: bool) -> int:  # type: ignore[type-arg]
-    """Replay every configuration on one trace and print the comparison."""
+def compare_and_show(trace_name: str, configs: list[RunConfig], *, as_json: bool, rounds_of: int) -> int:
+    """Replay every configuration on one trace; print the rounds of the first `rounds_of` and the comparison of all."""
     from replay import api
     from replay.plugins import parse
 
@@ -47,15 +58,18 @@ def compare_and_show(trace_name: str, configs: list, *, as_json: bool, with_roun
             results.append(api.run_config(trace, config, progress=progress))
     if as_json:
         rows = json.loads(api.compare(results).write_json())
-        show.print_json({"trace": trace.metadata.title, "comparison": rows, "results": [result.as_dict() for result in results]})
+        show.print_json(
+            {"trace": trace.metadata.title, "comparison": rows, "results": [result.as_dict() for result in results]}
+        )
     else:
         out = show.console()
-        if with_rounds:
-            for result in results:
-                out.print(show.rounds_table(result, f"{result.config['design']} on {result.config['log']}"))
-                out.print()
+        for result in results[:rounds_of]:
+            out.print(show.rounds_table(result, f"{result.config['design']} on {result.config['log']}"))
+            out.print()
         out.print(show.compare_table(results))
     unsafe = [result for result in results if result.lost_pages]
     if unsafe:
-        raise UnsafeError(", ".join(f"{r.config['design']} on {r.config['log']} lost {r.lost_pages:,} pages" for r in unsafe))
+        raise UnsafeError(
+            ", ".join(f"{r.config['design']} on {r.config['log']} lost {r.lost_pages:,} pages" for r in unsafe)
+        )
     return 0

@@ -14,7 +14,9 @@ KINDS = ("logs", "designs", "traces", "costs", "columns", "counters")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `replay list`."""
-    parser.add_argument("kind", nargs="?", metavar="|".join(KINDS), help="only these (default: logs, designs and traces)")
+    parser.add_argument(
+        "kind", nargs="?", metavar="|".join(KINDS), help="only these (default: logs, designs and traces)"
+    )
     add_json(parser)
 
 
@@ -72,7 +74,13 @@ def _table(kind: str, entries: list[dict[str, Any]]) -> Any:
     for entry in entries:
         table.add_row(entry["name"], entry.get("summary") or f"{entry['bytes']:,} bytes")
         for index, parameter in enumerate(entry.get("parameters", ())):
-            default = {True: "on", False: "off"}.get(parameter["default"], parameter["default"]) if isinstance(parameter["default"], bool) else parameter["default"]
+            default = (
+                {True: "on", False: "off"}.get(parameter["default"], parameter["default"])
+                if isinstance(parameter["default"], bool)
+                else parameter["default"]
+            )
             short = "" if index else ", or just the value"
-            table.add_row("", f"[dim]{parameter['name']}={default} {parameter['unit']}{short}: {parameter['meaning']}[/dim]")
+            table.add_row(
+                "", f"[dim]{parameter['name']}={default} {parameter['unit']}{short}: {parameter['meaning']}[/dim]"
+            )
     return table

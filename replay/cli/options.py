@@ -37,5 +37,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
     """The RunConfig that the flags say."""
-    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(RunConfig) if hasattr(args, field.name)}
+    given = {
+        field.name: getattr(args, field.name) for field in dataclasses.fields(RunConfig) if hasattr(args, field.name)
+    }
     return RunConfig(**(given | changes))

@@ -11,7 +11,9 @@ from replay.errors import UnsafeError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `replay run`."""
-    parser.add_argument("trace", metavar="TRACE", help="a trace file, or the name of a shipped trace (replay list traces)")
+    parser.add_argument(
+        "trace", metavar="TRACE", help="a trace file, or the name of a shipped trace (replay list traces)"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="write the result as Parquet")
     add_json(parser)
     add_run_options(parser)

@@ -54,9 +54,14 @@ def progress_line(label: str, give_up_ns: int) -> Iterator[Progress | None]:
     from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # isort: skip
 
     bar = Bar(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=console(stderr=True), transient=True,
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console(stderr=True),
+        transient=True,
+    )
     begun, task, last = time.monotonic(), None, 0.0
 
     def report(virtual_ns: int, round_: int, pending: int, events: int) -> None:
@@ -79,46 +84,94 @@ def progress_line(label: str, give_up_ns: int) -> Iterator[Progress | None]:
 
 def summary_lines(result: Result) -> list[str]:
     """A result in a few lines."""
-    ram, config = result.summary["ram"], result.config
-    took = f"downtime {result.summary['downtime']} ms" if result.status == "completed" else f"{format_bytes(ram['remaining'])} left"
-    lost = "not checked" if result.lost_pages is None else f"{result.lost_pages:,} lost"
-    redundant = "" if result.redundant_pages is None else f", {result.redundant_pages:,} redundant"
+    ram, config, done = result.summary["ram"], result.config, result.status == "completed"
+    end = f"downtime {result.summary['downtime']} ms" if done else f"{format_bytes(ram['remaining'])} left"
+    checked = (
+        "not checked"
+        if result.lost_pages is None
+        else f"{result.lost_pages:,} lost, {result.redundant_pages:,} redundant"
+    )
     lines = [
         f"{config['design']} on {config['log']}, {format_bytes(config['memory'])}: {result.status}",
-        f"total {result.summary['total-time']:,} ms, {took}, {ram['dirty-sync-count']} syncs (modelled)",
-        f"{ram['normal']:,} normal + {ram['duplicate']:,} zero pages, {format_bytes(ram['transferred'])} sent; pages: {lost}{redundant}",
+        f"modelled: total {result.summary['total-time']:,} ms, {end}, {ram['dirty-sync-count']} syncs",
+        f"sent: {ram['normal']:,} normal + {ram['duplicate']:,} zero pages, {format_bytes(ram['transferred'])}",
+        f"pages: {checked}",
     ]
     if result.guest["trace_repeats"]:
-        lines.append(f"the trace ended before the migration and was repeated {result.guest['trace_repeats']} time(s) (--at-end loop)")
+        times = result.guest["trace_repeats"]
+        lines.append(f"the trace ended before the migration and was repeated {times} time(s) (--at-end loop)")
     if result.guest["trace_ended"]:
         lines.append("the trace ended before the migration: from then on the guest was idle (--at-end hold)")
     return lines
+
+
+def compact(value: int | None) -> str:
+    """A count in at most six characters: 99,999 as it is, 25.2M."""
+    if value is None:
+        return "-"
+    if value < 100_000:
+        return f"{value:,}"
+    for scale, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if value >= scale:
+            return f"{value / scale:.3g}{letter}"
+    raise AssertionError("unreachable")
 
 
 def rounds_table(result: Result, title: str) -> Any:
     """The per-round record, the columns that fit; modelled first, measured last."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    heads = ("round", "cause", "begin", "dirty", "normal", "zero", "redund.", "pending", "find", "sync", "stall", "measured")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    heads = (
+        "round",
+        "cause",
+        "begin",
+        "dirty",
+        "pending",
+        "normal",
+        "zero",
+        "redund.",
+        "find",
+        "sync",
+        "stall",
+        "measured",
+    )
     for index, head in enumerate(heads):
         table.add_column(head, justify="left" if index == 1 else "right", no_wrap=True)
     rows = result.rows
-    shown = rows if len(rows) <= _MANY_ROUNDS else [*rows[: _MANY_ROUNDS // 2], *rows[-_MANY_ROUNDS // 2 :]]
+    half = _MANY_ROUNDS // 2
+    shown = rows if len(rows) <= _MANY_ROUNDS else [*rows[:half], *rows[-half:]]
     for index, row in enumerate(shown):
-        if len(rows) > _MANY_ROUNDS and index == _MANY_ROUNDS // 2:
+        if len(shown) < len(rows) and index == half:
             table.add_row("...", f"{len(rows) - len(shown)} more")
-        own = row["measured_harvest_ns"] + row["measured_sync_ns"] + row["measured_send_ns"]
+        counts = ("dirty_pages", "pending_after_pages", "normal_pages", "zero_pages", "redundant_pages")
+        times = (
+            row["modelled_find_ns"],
+            row["modelled_harvest_ns"] + row["modelled_sync_ns"],
+            row["modelled_stall_ns"],
+            row["measured_harvest_ns"] + row["measured_sync_ns"] + row["measured_send_ns"],
+        )
         table.add_row(
-            str(row["round"]), row["cause"], f"{row['sync_begin_ns'] / 1e9:.3f} s", f"{row['dirty_pages']:,}",
-            f"{row['normal_pages']:,}", f"{row['zero_pages']:,}",
-            "-" if row["redundant_pages"] is None else f"{row['redundant_pages']:,}", f"{row['pending_after_pages']:,}",
-            format_duration(row["modelled_find_ns"]), format_duration(row["modelled_harvest_ns"] + row["modelled_sync_ns"]),
-            format_duration(row["modelled_stall_ns"]), format_duration(own),
-        )  # fmt: skip
-    table.caption = "find, sync, stall: modelled; measured: our kernels on this machine (harvest + sync + send), not QEMU's"
+            str(row["round"]),
+            row["cause"],
+            f"{row['sync_begin_ns'] / 1e9:.3f} s",
+            *(compact(row[name]) for name in counts),
+            *(format_duration(ns) for ns in times),
+        )
+    table.caption = "find, sync, stall: modelled; measured: our kernels on this machine, not QEMU's"
     table.caption_justify = "left"
     return table
+
+
+_COUNTS = {
+    "syncs": "syncs",
+    "normal_pages": "normal pages",
+    "zero_pages": "zero pages",
+    "redundant_pages": "redundant pages",
+    "lost_pages": "lost pages",
+    "fallback_rounds": "fallback rounds",
+    "kring_full_exits": "ring-full exits",
+}
 
 
 def compare_table(results: list[Result]) -> Any:
@@ -133,8 +186,7 @@ def compare_table(results: list[Result]) -> Any:
     for row in frame:
         table.add_column(f"{row['design']}\non {row['log']}", justify="right")
     table.add_row("status", *(row["status"] for row in frame))
-    for name, label in (("syncs", "syncs"), ("normal_pages", "normal pages"), ("zero_pages", "zero pages"), ("redundant_pages", "redundant"),
-                        ("lost_pages", "lost pages"), ("fallback_rounds", "fallback rounds"), ("kring_full_exits", "ring-full exits")):  # fmt: skip
+    for name, label in _COUNTS.items():
         table.add_row(label, *("-" if row[name] is None else f"{row[name]:,}" for row in frame))
     for name, label in (("total_ms", "total time"), ("downtime_ms", "downtime"), ("sent_bytes", "sent")):
         table.add_row(f"{label}, modelled", *(_with_ratio(row, name) for row in frame))
@@ -143,7 +195,9 @@ def compare_table(results: list[Result]) -> Any:
         for name in (key for key in frame[0] if key.startswith(prefix)):
             label = name.removeprefix(f"{prefix}_").removesuffix("_ns")
             table.add_row(f"{label}, {prefix}", *(_with_ratio(row, name) for row in frame))
-    table.caption = "modelled: counted work x cost table, deterministic; measured: our kernels on this machine, not QEMU's"
+    table.caption = (
+        "modelled: counted work x cost table, deterministic; measured: our kernels on this machine, not QEMU's"
+    )
     table.caption_justify = "left"
     return table
 
@@ -152,5 +206,11 @@ def _with_ratio(row: dict[str, Any], name: str) -> str:
     value, ratio = row[name], row[f"ratio_{name}"]
     if value is None:
         return "-"
-    text = f"{value:,} ms" if name.endswith("_ms") else format_bytes(value) if name.endswith("_bytes") else format_duration(value)
+    text = (
+        f"{value:,} ms"
+        if name.endswith("_ms")
+        else format_bytes(value)
+        if name.endswith("_bytes")
+        else format_duration(value)
+    )
     return f"{text} ({ratio:.3f})" if ratio is not None else text

@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description=f"Check a trace file. Exit code 0: no fault, {EXIT_FAULTS}: faults.",
     )
     for command in (info, check):
-        command.add_argument(
-            "file", metavar="FILE", help="trace file (Parquet), or the name of a shipped trace"
-        )
+        command.add_argument("file", metavar="FILE", help="trace file (Parquet), or the name of a shipped trace")
         command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -47,11 +45,7 @@ def _validate(args: argparse.Namespace) -> int:
     path = find(args.file)
     faults = validate(path)
     if args.json:
-        print(
-            json.dumps(
-                {"path": str(path), "valid": not faults, "faults": [fault._asdict() for fault in faults]}
-            )
-        )
+        print(json.dumps({"path": str(path), "valid": not faults, "faults": [fault._asdict() for fault in faults]}))
     elif faults:
         for fault in faults:
             print(f"{path}: {fault}")
@@ -97,9 +91,7 @@ def _identity(f: dict[str, Any]) -> Table:
         "throttled": "yes" if f["throttled"] else "no",
         "migration": "none recorded" if start is None else f"started at {format_duration(start)}",
         "page classes": "unknown" if classes is None else ", ".join(f"{n:,} {c}" for c, n in classes.items()),
-        "made": "; ".join(
-            str(f["provenance"].get(key, "")) for key in ("made_by", "made_from", "made_at", "tool")
-        ),
+        "made": "; ".join(str(f["provenance"].get(key, "")) for key in ("made_by", "made_from", "made_at", "tool")),
         "licence": f["licence"],
         "digest": f"sha256 {f['digest']}",
     }
@@ -109,9 +101,7 @@ def _identity(f: dict[str, Any]) -> Table:
 def _rates(f: dict[str, Any]) -> Table:
     from replay.units import format_bytes, format_duration
 
-    peaks = [
-        f"{w['peak_events_per_s']:,.0f}/s over {format_duration(w['window_ns'])}" for w in f["working_set"]
-    ]
+    peaks = [f"{w['peak_events_per_s']:,.0f}/s over {format_duration(w['window_ns'])}" for w in f["working_set"]]
     rows = {
         "events": f"{f['n_events']:,} in {format_duration(f['duration_ns'])}, {f['row_groups']} row groups",
         "rate": f"mean {f['events_per_s']:,.0f}/s; peak {', '.join(peaks)}",
@@ -131,9 +121,7 @@ def _working_sets(f: dict[str, Any]) -> Table:
 
     from replay.units import format_bytes, format_duration
 
-    table = Table(
-        title="working set: distinct pages written in a window", title_justify="left", box=box.SIMPLE_HEAD
-    )
+    table = Table(title="working set: distinct pages written in a window", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("window", "windows", "mean pages", "mean size", "max pages", "max size"):
         table.add_column(name, justify="right")
     for w in f["working_set"]:

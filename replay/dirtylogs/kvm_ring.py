@@ -25,7 +25,18 @@ from replay.jit import U0, U1, U6, U63, U64, kernel
 from replay.kernels import memory, ring
 from replay.kernels.bitmap import test_and_clear
 from replay.plugins import param
-from replay.verbs import GuestShape, Meter, fold_slots, harvest, mark_slot, next_wake, occupancy_max, spent_ps, wake, write
+from replay.verbs import (
+    GuestShape,
+    Meter,
+    fold_slots,
+    harvest,
+    mark_slot,
+    next_wake,
+    occupancy_max,
+    spent_ps,
+    wake,
+    write,
+)
 from replay.work import (
     KRING_DUPLICATES,
     KRING_FULL_EXITS,
@@ -46,13 +57,17 @@ SIZE, SOFT_LIMIT, N_VCPUS, NEXT_WAKE, WAKE_EVERY, USED_MAX = 0, 1, 2, 3, 4, 5
 class Config:
     entries: int = param(4096, "entries of each vCPU's ring", unit="entries", low=256, high=65536, power_of_two=True)
     pml: bool = param(True, "the CPU logs pages in hardware and 512 more entries stay reserved")
-    reaper_period: int = param(1_000_000_000, "pause of the reaper thread between two harvests", unit="ns", low=1_000_000)
+    reaper_period: int = param(
+        1_000_000_000, "pause of the reaper thread between two harvests", unit="ns", low=1_000_000
+    )
 
 
 def check(config: Config) -> None:
     """Raise UsageError for a ring without a usable entry."""
     if config.pml and config.entries < 1024:
-        raise UsageError(f"kvm-ring: {config.entries} entries are too few with pml=on (576 stay reserved): take 1024, or pml=off")
+        raise UsageError(
+            f"kvm-ring: {config.entries} entries are too few with pml=on (576 stay reserved): take 1024, or pml=off"
+        )
 
 
 class State(NamedTuple):
@@ -74,7 +89,9 @@ def build(config: Config, shape: GuestShape) -> State:
         ends=memory.words(2 * shape.n_vcpus),
         armed=memory.ones_up_to(shape.n_pages, shape.n_words),
         l1=memory.words(shape.n_words),
-        registers=np.array([config.entries, config.entries - reserved, shape.n_vcpus, period, period, 0], dtype=np.uint64),
+        registers=np.array(
+            [config.entries, config.entries - reserved, shape.n_vcpus, period, period, 0], dtype=np.uint64
+        ),
     )
 
 

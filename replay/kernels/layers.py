@@ -71,7 +71,7 @@ def _count_search(start: Any, page: Any, size: Any, work: np.ndarray) -> None:
 
 @kernel
 def pop_ahead(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
-    """The next set page from the cursor to the end of memory, cleared; NONE (and the cursor at 0) when there is none."""
+    """The next set page from the cursor to the end of memory, cleared; NONE, and the cursor at 0, if there is none."""
     size, cursor = at[N_PAGES], at[CURSOR]
     page = find_next(l3, size, cursor)
     _count_search(cursor, page, size, work)
@@ -96,7 +96,7 @@ def pop_around(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
 
 @kernel
 def peek_ahead(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
-    """(word, bits) of the next set pages from the cursor to the end; bits 0 (and the cursor at 0) when there are none."""
+    """(word, bits) of the next set pages from the cursor to the end; bits 0, and the cursor at 0, if there are none."""
     size, cursor = at[N_PAGES], at[CURSOR]
     if cursor < size:
         stop = (size + U63) >> U6

@@ -73,7 +73,9 @@ def load(name: str) -> Costs:
     )
 
 
-def _section(path: Path, data: dict[str, Any], section: str, wanted: tuple[str, ...], unit: str, scale: int) -> dict[str, int]:
+def _section(
+    path: Path, data: dict[str, Any], section: str, wanted: tuple[str, ...], unit: str, scale: int
+) -> dict[str, int]:
     given = data.get(section, {})
     if not isinstance(given, dict):
         raise UsageError(f"{path}: [{section}] is not a table")
@@ -87,6 +89,8 @@ def _section(path: Path, data: dict[str, Any], section: str, wanted: tuple[str, 
             raise UsageError(f"{path}: [{section}] needs {name} = {{ {unit} = ..., source = ... }}")
         value = entry[unit] * scale
         if value < 0 or value.denominator != 1:
-            raise UsageError(f"{path}: [{section}] {name}: {float(entry[unit])} {unit} is negative or has more than 3 decimals")
+            raise UsageError(
+                f"{path}: [{section}] {name}: {float(entry[unit])} {unit} is negative or has more than 3 decimals"
+            )
         values[name] = int(value)
     return values

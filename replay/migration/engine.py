@@ -21,7 +21,17 @@ import numpy as np
 from replay.jit import NONE, U0, U1, U6, U63, U64, kernel
 from replay.kernels.bits import lowest, popcount
 from replay.migration.guest import CHECK, DONE, HIT_PS, NEED_EVENTS, NEXT_PS, WATCH_HIT, Guest, advance, read_pages
-from replay.migration.link import FLUSHED, LIMIT, NORMAL_BYTES, QUEUED, WINDOW_START, put_buffered, put_normals, put_page, rate_exceeded
+from replay.migration.link import (
+    FLUSHED,
+    LIMIT,
+    NORMAL_BYTES,
+    QUEUED,
+    WINDOW_START,
+    put_buffered,
+    put_normals,
+    put_page,
+    rate_exceeded,
+)
 from replay.verbs import (
     Meter,
     before_harvest,
@@ -60,8 +70,8 @@ class Plan(NamedTuple):
 
 def new_plan() -> Plan:
     """An empty plan."""
-    arrays = [np.zeros(PLAN_ENTRIES, dtype=np.uint64) for _ in range(5)]
-    return Plan(*arrays, ends=np.zeros(2, dtype=np.uint64))
+    columns = {name: np.zeros(PLAN_ENTRIES, dtype=np.uint64) for name in Plan._fields if name != "ends"}
+    return Plan(**columns, ends=np.zeros(2, dtype=np.uint64))
 
 
 @kernel
@@ -93,14 +103,23 @@ def _send_page(guest: Guest, stream: np.ndarray, word: Any, bit: Any, meter: Met
 
 
 @kernel
-def step(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.ndarray, meter: Meter, aside: Meter, running: bool) -> Any:
+def step(
+    log: Any,
+    design: Any,
+    guest: Guest,
+    stream: np.ndarray,
+    sender: np.ndarray,
+    meter: Meter,
+    aside: Meter,
+    running: bool,
+) -> Any:
     """Send pages one at a time until none is left, the window is used up, or time is up; or until events are wanted."""
     while True:
         if rate_exceeded(stream):
             return LIMITED
-        if running and guest.state[NEXT_PS] <= sender[NOW_PS]:
-            if advance(log, design, guest, aside, sender[NOW_PS], NONE) == NEED_EVENTS:
-                return WANT_EVENTS
+        now = sender[NOW_PS]
+        if running and guest.state[NEXT_PS] <= now and advance(log, design, guest, aside, now, NONE) == NEED_EVENTS:
+            return WANT_EVENTS
         page = pop(design, meter)
         if page == NONE:
             _step_done(sender, meter)
@@ -120,7 +139,9 @@ def plan(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.nda
     """Let the sender run ahead: fill `ahead` until no page is left, a limit is reached, the plan is full, or sender and
     log must meet. The guest must have been advanced to the sender's time."""
     price = meter.price
-    page_bound_ps = price[FIND_CALLS] + price[FIND_WORDS] + price[REFIND_CALLS] + max(price[NORMAL_PAGES], price[ZERO_PAGES])
+    page_bound_ps = (
+        price[FIND_CALLS] + price[FIND_WORDS] + price[REFIND_CALLS] + max(price[NORMAL_PAGES], price[ZERO_PAGES])
+    )
     count = U0
     ahead.ends[N_READ] = U0
     status = PLAN_FULL
@@ -192,7 +213,9 @@ def _send_rest(guest: Guest, stream: np.ndarray, sender: np.ndarray, word: Any, 
 
 
 @kernel
-def merge(log: Any, design: Any, guest: Guest, sender: np.ndarray, meter: Meter, aside: Meter, ahead: Plan, running: bool) -> Any:
+def merge(
+    log: Any, design: Any, guest: Guest, sender: np.ndarray, meter: Meter, aside: Meter, ahead: Plan, running: bool
+) -> Any:
     """Bring the guest up to the sender's time, making the planned reads at their moments. DONE or WANT_EVENTS."""
     entry = ahead.ends[N_READ] if guest.state[CHECK] != U0 else ahead.ends[N_PLANNED]
     while entry < ahead.ends[N_PLANNED]:
@@ -203,20 +226,25 @@ def merge(log: Any, design: Any, guest: Guest, sender: np.ndarray, meter: Meter,
         bits = ahead.bits[entry]
         if running and bits & (bits - U1) != U0:
             end = ahead.begin_ps[entry + U1] if entry + U1 < ahead.ends[N_PLANNED] else sender[NOW_PS]
-            if guest.state[NEXT_PS] <= end and _merge_word(log, design, guest, meter, aside, ahead, entry, end) == NEED_EVENTS:
+            if (
+                guest.state[NEXT_PS] <= end
+                and _merge_word(log, design, guest, meter, aside, ahead, entry, end) == NEED_EVENTS
+            ):
                 ahead.ends[N_READ] = entry
                 return WANT_EVENTS
         read_pages(guest, ahead.word[entry], ahead.bits[entry])
         entry += U1
     ahead.ends[N_READ] = entry
-    if running and guest.state[NEXT_PS] <= sender[NOW_PS]:
-        if advance(log, design, guest, aside, sender[NOW_PS], NONE) == NEED_EVENTS:
-            return WANT_EVENTS
+    now = sender[NOW_PS]
+    if running and guest.state[NEXT_PS] <= now and advance(log, design, guest, aside, now, NONE) == NEED_EVENTS:
+        return WANT_EVENTS
     return DONE
 
 
 @kernel
-def _merge_word(log: Any, design: Any, guest: Guest, meter: Meter, aside: Meter, ahead: Plan, entry: Any, end: Any) -> Any:
+def _merge_word(
+    log: Any, design: Any, guest: Guest, meter: Meter, aside: Meter, ahead: Plan, entry: Any, end: Any
+) -> Any:
     """Events while one word is being read: an event on that very word splits its reads."""
     word = ahead.word[entry]
     while True:

@@ -103,7 +103,7 @@ class Feed:
     def _leftovers(self, shift_ns: int) -> list[tuple[np.ndarray, ...]]:
         """Events that lanes have not used yet; their times are moved back by `shift_ns`, wrapping below zero."""
         guest = self.guest
-        parts = []
+        parts: list[tuple[np.ndarray, ...]] = []
         for head, stop in zip(guest.head.tolist(), guest.stop.tolist(), strict=True):
             t_ns = guest.t_ns[head:stop]
             parts.append((t_ns - _U(shift_ns) if shift_ns else t_ns, guest.page[head:stop], guest.origin[head:stop]))

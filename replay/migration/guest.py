@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.jit import NONE, U0, U1, U6, U63, U64, kernel
+from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, kernel
 from replay.kernels.bits import popcount
 from replay.verbs import Meter, mark_ram, next_wake, wake, write
 from replay.work import GUEST_WRITES
@@ -52,7 +52,7 @@ def settle_classes(guest: Guest) -> None:
         if guest.turned[block] != 0:
             guest.turned[block] = 0
             first = U64(block) << U6
-            for word in range(first, min(first + U64(64), guest.zeros.size)):
+            for word in range(first, min(first + U64_BITS, U64(guest.zeros.size))):
                 guest.zeros[word] = guest.content[_U2 * word + U1]
 
 
@@ -126,8 +126,10 @@ def advance(log: Any, design: Any, guest: Guest, meter: Meter, until: Any, watch
 
 
 @kernel
-def _run_lane(log: Any, design: Any, guest: Guest, meter: Meter, lane: Any, until: Any, before: Any, watch: Any) -> bool:
-    """Apply the first event of `lane`, and more while they are at most `until`, earlier than `before`, and none stalls."""
+def _run_lane(
+    log: Any, design: Any, guest: Guest, meter: Meter, lane: Any, until: Any, before: Any, watch: Any
+) -> bool:
+    """Apply the lane's next event, and more while at most `until` and earlier than `before`; stop at a stall."""
     index, stop, offset = guest.head[lane], guest.stop[lane], guest.offset_ps[lane]
     time = guest.t_ns[index] * _PS_PER_NS + offset
     first = index

@@ -33,7 +33,7 @@ _PAGE, _HEADER, _ZERO = U64(PAGE_BYTES), U64(HEADER_BYTES), U64(ZERO_BYTES)
 
 
 def new_stream() -> np.ndarray:
-    """An empty stream: uint64 (7,): FLUSHED, QUEUED bytes; PIECES; IN_BUFFER 0 or 1; BUFFERED, WINDOW_START, LIMIT bytes."""
+    """An empty stream: uint64 (7,), FLUSHED ... LIMIT: bytes, but for PIECES (a count) and IN_BUFFER (0 or 1)."""
     return np.zeros(N_STREAM, dtype=np.uint64)
 
 

@@ -108,7 +108,9 @@ class Precopy:
                 break
             self._limit_rate()
             if progress is not None:
-                progress(int(self.now) // 1000, len(self.rounds), self.pending, int(self.aside.work[INDEX["guest_writes"]]))
+                progress(
+                    int(self.now) // 1000, len(self.rounds), self.pending, int(self.aside.work[INDEX["guest_writes"]])
+                )
         downtime_ms = self._complete() if status == "completed" else None
         if downtime_ms is None:
             self._close_round()
@@ -182,6 +184,7 @@ class Precopy:
             self._send_batched()
         else:
             self._send_stepping()
+            self._catch_up()
         link.put_buffered(self.stream, np.uint64(link.END_BYTES + link.SECTION_FOOTER_BYTES), work)
         link.flush(self.stream, work)
 
@@ -189,23 +192,31 @@ class Precopy:
         status = -1
         while status not in (EMPTY, LIMITED, OUT_OF_TIME):
             begin = time.perf_counter_ns()
-            status = engine.plan(self.log, self.design, self.feed.guest, self.stream, self.sender, self.meter, self.plan)
+            status = engine.plan(
+                self.log, self.design, self.feed.guest, self.stream, self.sender, self.meter, self.plan
+            )
             self.clock["send"] += time.perf_counter_ns() - begin
             self._merge()
 
     def _send_stepping(self) -> None:
         begin = time.perf_counter_ns()
-        while engine.step(
-            self.log, self.design, self.feed.guest, self.stream, self.sender, self.meter, self.aside, self.running
-        ) == WANT_EVENTS:
+        while (
+            engine.step(
+                self.log, self.design, self.feed.guest, self.stream, self.sender, self.meter, self.aside, self.running
+            )
+            == WANT_EVENTS
+        ):
             self.feed.refill()
         self.clock["send"] += time.perf_counter_ns() - begin
 
     def _merge(self) -> None:
         begin = time.perf_counter_ns()
-        while engine.merge(
-            self.log, self.design, self.feed.guest, self.sender, self.meter, self.aside, self.plan, self.running
-        ) == WANT_EVENTS:
+        while (
+            engine.merge(
+                self.log, self.design, self.feed.guest, self.sender, self.meter, self.aside, self.plan, self.running
+            )
+            == WANT_EVENTS
+        ):
             self.feed.refill()
         self.clock["guest"] += time.perf_counter_ns() - begin
 

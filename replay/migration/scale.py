@@ -105,7 +105,7 @@ class Tiled:
         return Window(t_ns[order], page[order], origin[order], end)
 
     def _pieces(self, low: int, high: int) -> Iterator[tuple[int, int, int]]:
-        """[low, high) of the endlessly repeated recording, as ranges of the recording and what to add to their times."""
+        """[low, high) of the endlessly repeated recording: ranges of the recording, and what to add to their times."""
         while low < high:
             turn, at = divmod(low, self.duration_ns)
             length = min(high - low, self.duration_ns - at)
@@ -128,7 +128,9 @@ class Tiled:
 FITS: dict[str, Any] = {"embed": Plain, "tile": Tiled}
 
 
-def scaled(trace: Recording, *, memory_bytes: int | None, fit: str, rest: str, zero_share: float | None, seed: int) -> Source:
+def scaled(
+    trace: Recording, *, memory_bytes: int | None, fit: str, rest: str, zero_share: float | None, seed: int
+) -> Source:
     """The source of a recording in `memory_bytes` (None: its own size). Raises UsageError when it does not fit."""
     source: Source = FITS[fit](trace, memory_bytes, rest, zero_share, seed)
     return source
@@ -140,7 +142,9 @@ def _pages(memory_bytes: int | None, page_size: int, recorded: int) -> int:
     if memory_bytes % page_size or memory_bytes <= 0:
         raise UsageError(f"memory of {memory_bytes} bytes is not a whole number of pages of {page_size} bytes")
     if memory_bytes // page_size > 1 << 32:
-        raise UsageError(f"memory of {format_bytes(memory_bytes)} has more pages than a uint32 counts (16 TiB at 4 KiB)")
+        raise UsageError(
+            f"memory of {format_bytes(memory_bytes)} has more pages than a uint32 counts (16 TiB at 4 KiB)"
+        )
     return memory_bytes // page_size
 
 

@@ -37,7 +37,11 @@ def warm(log: Plugin, design: Plugin, formulation: str) -> None:
         return
     guest = _TinyGuest()
     parameters = precopy.Parameters(
-        max_bandwidth=1 << 30, downtime_limit_ms=300, link_bandwidth=0, give_up_ns=10_000_000_000, formulation=formulation
+        max_bandwidth=1 << 30,
+        downtime_limit_ms=300,
+        link_bandwidth=0,
+        give_up_ns=10_000_000_000,
+        formulation=formulation,
     )
     feed = Feed(guest, start_ns=0, lanes=3, loop=True, closed_loop=True, check=True)
     table = costs.load(costs.DEFAULT)

@@ -50,7 +50,11 @@ def provenance(trace: Trace, log: Plugin, design: Plugin, costs: Costs) -> dict[
     """Everything needed to run the same replay again and to judge its measured figures."""
     return {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "trace": {"name": trace.path.name if trace.path else None, "sha256": trace.digest, "title": trace.metadata.title},
+        "trace": {
+            "name": trace.path.name if trace.path else None,
+            "sha256": trace.digest,
+            "title": trace.metadata.title,
+        },
         "log": log.label,
         "design": design.label,
         "costs": costs.name,

@@ -74,7 +74,9 @@ class Result:
         table = pa.Table.from_pylist(self.rows, schema=pa.schema(fields, metadata={_KEY: document}))
         temporary = ""
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=target.parent or Path(), prefix=f".{target.name}.", suffix=".tmp")
+            descriptor, temporary = tempfile.mkstemp(
+                dir=target.parent or Path(), prefix=f".{target.name}.", suffix=".tmp"
+            )
             os.close(descriptor)
             pq.write_table(table, temporary, compression="zstd")
             os.chmod(temporary, 0o644)
@@ -99,7 +101,9 @@ class Result:
         except (KeyError, ValueError) as error:
             raise ResultError(f"{path}: a Parquet file, but not a result written by replay") from error
         if document.get("version") != FORMAT_VERSION:
-            raise ResultError(f"{path}: result format version {document.get('version')}, this program reads {FORMAT_VERSION}")
+            raise ResultError(
+                f"{path}: result format version {document.get('version')}, this program reads {FORMAT_VERSION}"
+            )
         own = ("version", "lost_pages", "redundant_pages", "guest", "config", "provenance")
         return cls(
             status=document["status"],

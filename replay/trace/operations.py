@@ -214,9 +214,7 @@ def _shares(origins: Array, n_events: int) -> dict[str, dict[str, float]]:
     vcpus: Counter[str] = Counter()
     sources: Counter[str] = Counter()
     packed = used.astype(np.uint16)
-    for vcpu, code, count in zip(
-        origin_vcpu(packed), origin_source(packed), origins[used].tolist(), strict=True
-    ):
+    for vcpu, code, count in zip(origin_vcpu(packed), origin_source(packed), origins[used].tolist(), strict=True):
         vcpus[str(vcpu)] += count
         sources[SOURCE_NAMES[code]] += count
     return {

@@ -130,9 +130,7 @@ def batches(file: pq.ParquetFile, path: Path, group: int, max_rows: int) -> Iter
                 break
             yield columns
     if rows != expected:
-        raise TraceError(
-            f"{path}: row group {group}: has other than the {expected} rows that the file's footer states"
-        )
+        raise TraceError(f"{path}: row group {group}: has other than the {expected} rows that the file's footer states")
 
 
 def _columns(batch: pa.RecordBatch) -> Columns:

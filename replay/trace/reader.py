@@ -43,9 +43,7 @@ class TraceReader:
         with parquet.opened(self.path) as file, parquet.explaining(self.path):
             text = parquet.metadata_text(file)
             if text is None:
-                raise TraceError(
-                    f"{self.path}: has no trace metadata (key {METADATA_KEY!r}); see traces/README.md"
-                )
+                raise TraceError(f"{self.path}: has no trace metadata (key {METADATA_KEY!r}); see traces/README.md")
             for _, message in parquet.column_faults(file):
                 raise TraceError(f"{self.path}: {message}")
             try:
@@ -76,9 +74,7 @@ class Trace:
     """A trace as replays use it: metadata and events, from a file (`open_trace`) or arrays
     (`from_arrays`)."""
 
-    def __init__(
-        self, path: Path, metadata: TraceMetadata, reader: TraceReader | None, events: Events | None
-    ) -> None:
+    def __init__(self, path: Path, metadata: TraceMetadata, reader: TraceReader | None, events: Events | None) -> None:
         self.path = path
         self.metadata = metadata
         self._reader = reader
@@ -165,9 +161,7 @@ class Trace:
         assert self._reader is not None
         n = self.n_events
         if n * EVENT_BYTES > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
-            raise TraceError(
-                f"{self.path}: {n} events need {n * EVENT_BYTES} bytes of memory; stream them instead"
-            )
+            raise TraceError(f"{self.path}: {n} events need {n * EVENT_BYTES} bytes of memory; stream them instead")
         t_ns, page, origin = np.empty(n, np.uint64), np.empty(n, np.uint32), np.empty(n, np.uint16)
         row = 0
         for part in self._reader.batches():

@@ -243,9 +243,7 @@ def _lasting(metadata: TraceMetadata, last_ns: int) -> TraceMetadata:
 
 def _joined(parts: list[Columns]) -> Columns:
     t_ns, page, vcpu, source, _ = (list(column) for column in zip(*parts, strict=True))
-    return Columns(
-        np.concatenate(t_ns), np.concatenate(page), np.concatenate(vcpu), np.concatenate(source), {}
-    )
+    return Columns(np.concatenate(t_ns), np.concatenate(page), np.concatenate(vcpu), np.concatenate(source), {})
 
 
 def _taken(columns: Columns, which: Array | slice) -> Columns:

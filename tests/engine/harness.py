@@ -53,13 +53,23 @@ class SmallGuest:
 
 def plugin_texts(case: Case) -> tuple[str, str]:
     pml = "on" if case.kring_reserved == 576 else "off"
-    log = f"kvm-ring:{case.kring_entries},pml={pml},reaper-period={case.reaper_ps // 1000}ns" if case.log == "kvm-ring" else case.log
+    log = (
+        f"kvm-ring:{case.kring_entries},pml={pml},reaper-period={case.reaper_ps // 1000}ns"
+        if case.log == "kvm-ring"
+        else case.log
+    )
     refind = "on" if case.refind else "off"
-    design = f"double-ring:{case.ring_entries},host-page-refind={refind}" if case.design == "double-ring" else f"bitmap:{refind}"
+    design = (
+        f"double-ring:{case.ring_entries},host-page-refind={refind}"
+        if case.design == "double-ring"
+        else f"bitmap:{refind}"
+    )
     return log, design
 
 
-def run_engine(case: Case, formulation: str = "auto", *, window_events: int | None = None, check: bool = True) -> Outcome:
+def run_engine(
+    case: Case, formulation: str = "auto", *, window_events: int | None = None, check: bool = True
+) -> Outcome:
     source = SmallGuest(case, window_events)
     log, design = (parse(kind, text) for kind, text in zip(("log", "design"), plugin_texts(case), strict=True))
     feed = Feed(
@@ -107,14 +117,21 @@ def make_case(**changes: Any) -> Case:
     return Case(**(defaults | changes))
 
 
-def random_events(seed: int, n_pages: int, n_vcpus: int, count: int, duration_ns: int, *, hot: int, devices: bool, burst: bool) -> list:
+def random_events(
+    seed: int, n_pages: int, n_vcpus: int, count: int, duration_ns: int, *, hot: int, devices: bool, burst: bool
+) -> list:
     """Writes at random times: mostly to `hot` pages, some in runs, a few by devices; many at equal times when `burst`."""
     generator = np.random.default_rng(seed)
     step = max(1, duration_ns // (20 if burst else 100_000))
     times = np.sort(generator.integers(0, duration_ns // step, count) * step)
-    pages = np.where(
-        generator.random(count) < 0.7, generator.integers(0, max(1, hot), count), generator.integers(0, n_pages, count)
-    ) % n_pages
+    pages = (
+        np.where(
+            generator.random(count) < 0.7,
+            generator.integers(0, max(1, hot), count),
+            generator.integers(0, n_pages, count),
+        )
+        % n_pages
+    )
     runs = generator.random(count) < 0.2
     pages = np.where(runs, (np.arange(count) // 3) % n_pages, pages)
     vcpus = generator.integers(-1 if devices else 0, n_vcpus, count)
@@ -136,7 +153,13 @@ def cases(draw: Any, log: str, design: str) -> Case:
     small_ring = draw(st.booleans())
     prices = dict(TABLE.prices_ps)
     if draw(st.booleans()):  # slow work, so that deadlines, busy syncs and stalls matter even in a small guest
-        prices.update(normal_pages=400_000_000, zero_pages=90_000_000, l2_words=7_000_000, kring_reaped=3_000_001, find_words=1_001)
+        prices.update(
+            normal_pages=400_000_000,
+            zero_pages=90_000_000,
+            l2_words=7_000_000,
+            kring_reaped=3_000_001,
+            find_words=1_001,
+        )
     return make_case(
         n_pages=n_pages, n_vcpus=n_vcpus, events=events, duration_ns=duration_ns, zero=zeros, log=log, design=design,
         max_bandwidth=draw(st.sampled_from([0, 300_000, 2_000_000, 50_000_000])), downtime_ms=draw(st.sampled_from([0, 5, 300])),

@@ -62,7 +62,9 @@ def test_the_books_balance(log, design, data):
     """Conservation: what was sent is memory once plus what was sent again; pending is what the reference's set says."""
     case = data.draw(cases(log, design))
     ours, theirs = run_engine(case), run_reference(case)
-    assert [row["pending_after_pages"] for row in ours.rounds] == [len(pages) for pages in theirs.pending_at_sync[: len(ours.rounds)]]
+    assert [row["pending_after_pages"] for row in ours.rounds] == [
+        len(pages) for pages in theirs.pending_at_sync[: len(ours.rounds)]
+    ]
     ram = ours.summary["ram"]
     dirty = sum(row["dirty_pages"] for row in ours.rounds)
     assert ram["normal"] + ram["duplicate"] == case.n_pages + dirty - (ram["remaining"] // 4096)
@@ -72,4 +74,7 @@ def test_the_books_balance(log, design, data):
         assert 0 <= row["redundant_pages"] <= sent
     for before, after in zip(ours.rounds, ours.rounds[1:], strict=False):
         assert before["end_ns"] == after["sync_begin_ns"]
-        assert before["pending_after_pages"] - before["normal_pages"] - before["zero_pages"] == after["pending_before_pages"]
+        assert (
+            before["pending_after_pages"] - before["normal_pages"] - before["zero_pages"]
+            == after["pending_before_pages"]
+        )

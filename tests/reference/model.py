@@ -379,9 +379,12 @@ class Guest:
         count = self.case.n_vcpus + 1 if self.per_vcpu else 1
         self.delay, self.stalled = [0] * count, [0] * count
         self.all = [
-            [(t, page, vcpu) for t, page, vcpu in self.case.events if count == 1 or (vcpu % count) == lane] for lane in range(count)
+            [(t, page, vcpu) for t, page, vcpu in self.case.events if count == 1 or (vcpu % count) == lane]
+            for lane in range(count)
         ]
-        self.lanes = [deque((t - self.case.start_ns, p, v) for t, p, v in own if t >= self.case.start_ns) for own in self.all]
+        self.lanes = [
+            deque((t - self.case.start_ns, p, v) for t, p, v in own if t >= self.case.start_ns) for own in self.all
+        ]
         self.cycles = [1] * count
 
     def head(self, lane):
@@ -435,7 +438,9 @@ class Migration:
         if not self.running:
             return
         while True:
-            heads = [(head[0], lane) for lane in range(len(self.guest.lanes)) if (head := self.guest.head(lane)) is not None]
+            heads = [
+                (head[0], lane) for lane in range(len(self.guest.lanes)) if (head := self.guest.head(lane)) is not None
+            ]
             at, lane = min(heads, default=(None, None))
             wake = None if self.log.next_wake is None else max(self.log.next_wake, self.busy_until)
             if wake is not None and wake <= until and (at is None or wake < at):
@@ -499,8 +504,20 @@ class Migration:
         lanes = len(self.guest.lanes)
         stalled = sum(self.guest.stalled)
         ran = self.now if self.stopped is None else self.stopped
-        pages = self.case.prices["normal_pages"] * self.counts["normal_pages"] + self.case.prices["zero_pages"] * self.counts["zero_pages"]
-        finding = ("find_calls", "find_words", "refind_calls", "ring_pops", "stale_pops", "clear_ioctls", "clear_words", "clear_pages")
+        pages = (
+            self.case.prices["normal_pages"] * self.counts["normal_pages"]
+            + self.case.prices["zero_pages"] * self.counts["zero_pages"]
+        )
+        finding = (
+            "find_calls",
+            "find_words",
+            "refind_calls",
+            "ring_pops",
+            "stale_pops",
+            "clear_ioctls",
+            "clear_words",
+            "clear_pages",
+        )
         totals = {name: both[name] for name in self.case.prices}
         totals["flushes"] = self.stream.flushes
         totals.update(
@@ -513,7 +530,9 @@ class Migration:
             modelled_send_ns=pages // 1000,
             modelled_aside_ns=self.worth(self.aside) // 1000,
         )
-        totals.update({f"modelled_{name}_ns": self.spent[name] // 1000 for name in ("harvest", "sync", "wait", "other")})
+        totals.update(
+            {f"modelled_{name}_ns": self.spent[name] // 1000 for name in ("harvest", "sync", "wait", "other")}
+        )
         return totals
 
     def close(self):
