@@ -1,4 +1,4 @@
-"""Two rings that change roles at every sync, with a bitmap fallback for a round (the posted patch, as intended).
+"""Two rings swapped at every sync, with a bitmap fallback for a round: the posted patch, as intended.
 
 What: whoever marks a page dirty also puts it into the *enqueue* ring, once for each bit that it newly sets. A sync
 swaps the rings: what was enqueued becomes the list of this round's pages, so neither the sync nor the sender has to
@@ -79,7 +79,7 @@ OVERFLOWED, ENQUEUE, FIRST_PASS, USED_MAX, SIZE = 0, 2, 3, 4, 5  # OVERFLOWED: o
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    entries: int = param(1024, "entries of each ring", unit="entries", low=1, high=1 << 32, power_of_two=True)
+    entries: int = param(1024, "entries of each ring", unit="entries", low=1, high=4294967296, power_of_two=True)
     host_page_refind: bool = param(False, "search again, bounded to the host page, after each page sent")
 
 

@@ -1,4 +1,4 @@
-"""KVM's dirty rings: one a vCPU, entries of pages written for the first time since tracking was re-enabled.
+"""KVM's dirty rings, one a vCPU: an entry for each first write since the page was re-armed.
 
 What: the first write to an armed page pushes an entry into the ring of the writing vCPU and disarms the page. User
 space reaps the rings, sets the pages' bits in the slot bitmap (L1) and resets them, which arms the pages again. How:

@@ -15,8 +15,8 @@ import numpy as np
 from replay.jit import U0, U1, U6, U63, U64, kernel
 from replay.kernels.bits import lowest, popcount
 
-_U2, _U3, _U4 = U64(2), U64(3), U64(4)
-_BLOCK = U64(512)
+_U2, _U3, _U4, _U5 = U64(2), U64(3), U64(4), U64(5)
+_BLOCK, _RUN = U64(64), U64(512)
 _ALL = U64(0xFFFF_FFFF_FFFF_FFFF)
 
 
@@ -86,46 +86,102 @@ def _any_set(words: np.ndarray, start: Any, stop: Any) -> bool:
 
 
 @kernel
+def _touched(words: np.ndarray, start: Any, stop: Any) -> Any:
+    """Which of the at most 64 words in [start, stop) are not zero, as bits."""
+    mask = U0
+    for index in range(start, stop):
+        mask |= U64(words[index] != U0) << (index - start)
+    return mask
+
+
+@kernel
+def _merge_run(source: np.ndarray, target: np.ndarray, start: Any, stop: Any) -> Any:
+    """Words [start, stop) of a merge without a branch, which LLVM turns into vector code."""
+    touched, carried, new = U0, U0, U0
+    for index in range(start, stop):
+        bits, old = source[index], target[index]
+        touched += U64(bits != U0)
+        carried += popcount(bits)
+        new += popcount(bits & ~old)
+        target[index] = old | bits
+        source[index] = U0
+    return touched, carried, new
+
+
+@kernel
 def merge(source: np.ndarray, target: np.ndarray, n_words: Any) -> Any:
     """target |= source; source = 0. Returns (words touched, pages carried, pages new in target).
 
-    Blocks of 512 clean words are skipped after one OR over them: as fast as C on an empty source, within a few per
-    cent of the plain loop on a dense one.
+    Clean blocks of 64 words are skipped after one OR over them; of others only the touched words are visited. After a
+    block with more than 1 word in 32 touched, runs of 512 words are merged whole, without looking, while that holds.
+    Looking always measured 1.4 times C's time on a dense source, never looking 1.5 times C's on an empty one.
     """
     touched, carried, new = U0, U0, U0
     start = U0
+    dense = False
     while start < n_words:
-        stop = min(start + _BLOCK, n_words)
-        if _any_set(source, start, stop):
-            for index in range(start, stop):
-                bits = source[index]
-                if bits != U0:
-                    old = target[index]
-                    touched += U1
-                    carried += popcount(bits)
-                    new += popcount(bits & ~old)
-                    target[index] = old | bits
-                    source[index] = U0
+        stop = min(start + (_RUN if dense else _BLOCK), n_words)
+        if dense:
+            words, pages, fresh = _merge_run(source, target, start, stop)
+            touched += words
+            carried += pages
+            new += fresh
+            dense = words << _U5 > stop - start
+        elif _any_set(source, start, stop):
+            mask = _touched(source, start, stop)
+            words = popcount(mask)
+            touched += words
+            dense = words << _U5 > stop - start
+            while mask != U0:
+                index = start + lowest(mask)
+                mask &= mask - U1
+                bits, old = source[index], target[index]
+                carried += popcount(bits)
+                new += popcount(bits & ~old)
+                target[index] = old | bits
+                source[index] = U0
         start = stop
     return touched, carried, new
 
 
 @kernel
+def _fold_run(source: np.ndarray, target: np.ndarray, start: Any, stop: Any, kept: Any) -> Any:
+    """Words [start, stop) of a fold without a branch; `kept`: all ones to keep the source, zero to clear it."""
+    touched, carried = U0, U0
+    for index in range(start, stop):
+        bits = source[index]
+        touched += U64(bits != U0)
+        carried += popcount(bits)
+        target[index] |= bits
+        source[index] = bits & kept
+    return touched, carried
+
+
+@kernel
 def fold(source: np.ndarray, target: np.ndarray, n_words: Any, keep: bool) -> Any:
-    """target |= source; source = 0 unless `keep`. Returns (words touched, pages carried)."""
+    """target |= source; source = 0 unless `keep`. Returns (words touched, pages carried). Looks as `merge` does."""
     touched, carried = U0, U0
     start = U0
+    dense = False
+    kept = _ALL if keep else U0
     while start < n_words:
-        stop = min(start + _BLOCK, n_words)
-        if _any_set(source, start, stop):
-            for index in range(start, stop):
+        stop = min(start + (_RUN if dense else _BLOCK), n_words)
+        if dense:
+            words, pages = _fold_run(source, target, start, stop, kept)
+            touched += words
+            carried += pages
+            dense = words << _U5 > stop - start
+        elif _any_set(source, start, stop):
+            mask = _touched(source, start, stop)
+            words = popcount(mask)
+            touched += words
+            dense = words << _U5 > stop - start
+            while mask != U0:
+                index = start + lowest(mask)
+                mask &= mask - U1
                 bits = source[index]
-                if bits != U0:
-                    touched += U1
-                    carried += popcount(bits)
-                    target[index] |= bits
-            if not keep:
-                for index in range(start, stop):
-                    source[index] = U0
+                carried += popcount(bits)
+                target[index] |= bits
+                source[index] = bits & kept
         start = stop
     return touched, carried

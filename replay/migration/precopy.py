@@ -251,7 +251,7 @@ class Precopy:
 
     def _sync(self, cause: str) -> None:
         self._close_round()
-        opened = self._opened = self._totals()
+        opened = self._opened = self._totals() if self.rounds else self._nothing()
         opened.update(round=len(self.rounds) + 1, cause=cause, sync_begin_ns=int(self.now) // 1000)
         opened.update(pending_before_pages=self.pending, threshold_bytes=self.threshold)
         kicks, spent, clock = int(self.meter.work[VCPU_KICKS]), self._worth(), time.perf_counter_ns()
@@ -308,6 +308,10 @@ class Precopy:
         totals.update({f"modelled_{name}_ns": ps // 1000 for name, ps in self.spent.items()})
         totals.update({f"measured_{name}_ns": ns for name, ns in self.clock.items()})
         return totals
+
+    def _nothing(self) -> dict[str, Any]:
+        """Totals of zero: the first round includes the setup, so that the rounds add up to the whole."""
+        return dict.fromkeys(self._totals(), 0)
 
     def _close_round(self) -> None:
         """Turn what has grown since the round was opened into its row."""

@@ -110,7 +110,8 @@ def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
 
 def make_case(**changes: Any) -> Case:
     defaults: dict[str, Any] = {
-        "n_pages": 200, "n_vcpus": 2, "events": [], "duration_ns": 1_000_000_000, "zero": set(), "log": "tcg", "design": "bitmap",
+        "n_pages": 200, "n_vcpus": 2, "events": [], "duration_ns": 1_000_000_000, "zero": set(),
+        "log": "tcg", "design": "bitmap",
         "max_bandwidth": 2_000_000, "downtime_ms": 10, "prices": TABLE.prices_ps, "fixed": TABLE.fixed_ps,
         "fixed_bytes": TABLE.fixed_bytes["device_state"], "give_up_ns": 3_000_000_000,
     }  # fmt: skip

@@ -27,7 +27,11 @@ def test_words(word):
 def test_find_next_from_every_interesting_offset(n_pages, density):
     pages = random_pages(n_pages, density)
     words = to_words(pages, n_pages)
-    offsets = {0, 1, 62, 63, 64, 65, n_pages - 1, n_pages, n_pages + 1} | set(list(pages)[:20]) | {page + 1 for page in list(pages)[:20]}
+    offsets = (
+        {0, 1, 62, 63, 64, 65, n_pages - 1, n_pages, n_pages + 1}
+        | set(list(pages)[:20])
+        | {page + 1 for page in list(pages)[:20]}
+    )
     for offset in offsets:
         expected = min((page for page in pages if page >= offset), default=n_pages)
         assert bitmap.find_next(words, U64(n_pages), U64(offset)) == (expected if offset < n_pages else n_pages)

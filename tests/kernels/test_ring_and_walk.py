@@ -16,7 +16,11 @@ from tests.kernels.naive import DENSITIES, SIZES, random_pages, to_pages, to_wor
 
 
 @settings(max_examples=60, deadline=None)
-@given(size=st.sampled_from([1, 2, 8, 64]), steps=st.lists(st.integers(0, 400), max_size=200), start=st.integers(0, 2**64 - 1))
+@given(
+    size=st.sampled_from([1, 2, 8, 64]),
+    steps=st.lists(st.integers(0, 400), max_size=200),
+    start=st.integers(0, 2**64 - 1),
+)
 def test_a_queue_is_a_bounded_deque(size, steps, start):
     """Two queues share one array; counters run freely, also over the end of uint64."""
     slots, ends = memory.pages(2 * size), np.full(4, start, dtype=np.uint64)

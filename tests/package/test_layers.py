@@ -48,10 +48,14 @@ def test_imports_go_down(path):
             assert own == "jit", f"{path.name} imports numba"
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name in PLUGIN_FOLDERS], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parent.name in PLUGIN_FOLDERS], ids=lambda path: path.stem
+)
 def test_plugins_stand_alone(path):
     for module in imports(path):
-        assert not any(module.startswith(f"replay.{folder}") for folder in PLUGIN_FOLDERS), f"{path.name} imports {module}"
+        assert not any(module.startswith(f"replay.{folder}") for folder in PLUGIN_FOLDERS), (
+            f"{path.name} imports {module}"
+        )
 
 
 def test_the_engine_knows_no_plugin():
@@ -69,5 +73,7 @@ def test_only_the_command_line_prints_or_exits():
 
 
 def test_modules_stay_small():
-    long = {str(path.relative_to(PACKAGE)): lines for path in FILES if (lines := len(path.read_text().splitlines())) > 400}
+    long = {
+        str(path.relative_to(PACKAGE)): lines for path in FILES if (lines := len(path.read_text().splitlines())) > 400
+    }
     assert not long

@@ -552,7 +552,7 @@ class Migration:
     def sync(self, cause):
         self.advance(self.now)
         self.close()
-        self.opened = self.totals()
+        self.opened = self.totals() if self.rounds else dict.fromkeys(self.totals(), 0)
         self.opened.update(
             round=len(self.rounds) + 1, cause=cause, sync_begin_ns=self.now // 1000,
             pending_before_pages=len(self.design.waiting), threshold_bytes=self.threshold,
