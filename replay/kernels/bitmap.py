@@ -1,9 +1,10 @@
 """Bitmaps of dirty pages: find, merge, fold.
 
 A bitmap is a uint64 array, bit p % 64 of word p // 64 for page p, padded with zero words to a multiple of 8. Searching
-costs one step for four clean words, as QEMU's own search does; merging is O(words) with blocks of clean words skipped
-after one vectorised look. Bad when nearly everything is clean and the map is far larger than the cache: see
-hierarchical designs. Models util/bitops.c and cpu_physical_memory_sync_dirty_bitmap by their described behaviour.
+costs one step for eight clean words (QEMU's own search takes four; eight made up for what LLVM loses to gcc here);
+merging is O(words) with blocks of clean words skipped after one vectorised look. Bad when nearly everything is clean
+and the map is far larger than the cache: see hierarchical designs. Models util/bitops.c and
+cpu_physical_memory_sync_dirty_bitmap by their described behaviour.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from replay.jit import U0, U1, U6, U63, U64, kernel
 from replay.kernels.bits import lowest, popcount
 
-_U2, _U3, _U4, _U5 = U64(2), U64(3), U64(4), U64(5)
+_U2, _U3, _U4, _U5, _U6, _U7, _U8 = U64(2), U64(3), U64(4), U64(5), U64(6), U64(7), U64(8)
 _BLOCK, _RUN = U64(64), U64(2048)
 _ALL = U64(0xFFFF_FFFF_FFFF_FFFF)
 
@@ -23,10 +24,13 @@ _ALL = U64(0xFFFF_FFFF_FFFF_FFFF)
 @kernel
 def next_touched(words: np.ndarray, index: Any, stop: Any) -> Any:
     """The first index in [index, stop) whose word is not zero; `stop` when there is none."""
-    while index + _U4 <= stop:
-        if (words[index] | words[index + U1] | words[index + _U2] | words[index + _U3]) != U0:
+    while index + _U8 <= stop:
+        if (
+            words[index] | words[index + U1] | words[index + _U2] | words[index + _U3]
+            | words[index + _U4] | words[index + _U5] | words[index + _U6] | words[index + _U7]
+        ) != U0:  # fmt: skip
             break
-        index += _U4
+        index += _U8
     while index < stop:
         if words[index] != U0:
             return index
