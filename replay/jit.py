@@ -38,8 +38,9 @@ _KEEP_SECONDS = 14 * 86_400
 
 
 def sources_digest(extra: tuple[Path, ...] = ()) -> str:
-    """A short digest of all sources that kernels are compiled from, the interpreter and `extra` files."""
-    digest = hashlib.sha256(f"{sys.version_info[:3]}".encode())
+    """A short digest of all sources that kernels are compiled from, what changes their compilation, and `extra` files."""
+    switches = (sys.version_info[:3], _config.BOUNDSCHECK, _config.OPT, _config.LOOP_VECTORIZE)
+    digest = hashlib.sha256(repr(switches).encode())
     for name in _COMPILED:
         place = _PACKAGE / name
         for path in [place] if place.is_file() else sorted(place.glob("*.py")):

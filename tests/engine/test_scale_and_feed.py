@@ -78,8 +78,9 @@ def test_tiling_plays_every_copy_from_its_own_phase():
 
 
 def test_small_windows_tile_the_same(monkeypatch):
-    trace = small_trace()
-    make = lambda: scale.scaled(trace, memory_bytes=1000 * 4096, fit="tile", rest="data", zero_share=None, seed=7)  # noqa: E731
+    def make():
+        return scale.scaled(small_trace(), memory_bytes=1000 * 4096, fit="tile", rest="data", zero_share=None, seed=7)
+
     whole = events_of(make())
     monkeypatch.setattr(scale, "WINDOW_EVENTS", 50)
     assert events_of(make()) == whole
@@ -87,10 +88,12 @@ def test_small_windows_tile_the_same(monkeypatch):
 
 
 def test_a_share_of_zero_pages_is_seeded():
-    trace = small_trace()
-    pick = lambda share, seed: scale.scaled(
-        trace, memory_bytes=400 * MIB, fit="embed", rest="zero", zero_share=share, seed=seed
-    ).zero_pages()  # noqa: E731
+    def pick(share: float, seed: int):
+        source = scale.scaled(
+            small_trace(), memory_bytes=400 * MIB, fit="embed", rest="zero", zero_share=share, seed=seed
+        )
+        return source.zero_pages()
+
     quarter = pick(0.25, 1)
     assert (quarter == pick(0.25, 1)).all()
     assert (quarter != pick(0.25, 2)).any()

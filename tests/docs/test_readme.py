@@ -1,0 +1,77 @@
+"""What the README says is what happens: its commands run, its Python runs, its generated parts are fresh."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from replay.cli.main import main
+from replay.jit import DISABLED
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    found = []
+    for language, text in BLOCKS:
+        if language == "sh":
+            for line in text.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words and words[0] == "replay":
+                    found.append(words[1:])
+    return found
+
+
+@pytest.mark.skipif(DISABLED, reason="96G as plain Python takes hours")
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_commands_run(command, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 0
+
+
+def test_there_are_commands():
+    assert len(commands()) >= 5
+
+
+@pytest.mark.skipif(DISABLED, reason="96G as plain Python takes hours")
+@pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "python"])
+def test_python_runs(text, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
+
+
+def test_generated_tables_are_fresh():
+    done = subprocess.run([sys.executable, "tools/refresh_readme.py", "--check"], cwd=ROOT, check=False)
+    assert done.returncode == 0, "run python tools/refresh_readme.py"
+
+
+def test_links_within_the_repository_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_package_list_is_complete():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    present = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for pattern in ("*.py", "*.toml")
+        for path in (ROOT / "replay").rglob(pattern)
+        if "__pycache__" not in path.parts
+    }
+    assert listed == present | {"replay.shipped"}
+
+
+def test_the_top_level_holds_what_belongs_there():
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    top = {line.split("/")[0] for line in done.stdout.splitlines() if not line.startswith(".")}
+    assert top <= {"pyproject.toml", "replay", "traces", "notebooks", "tests", "tools", "README.md"}
