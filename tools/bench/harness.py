@@ -76,8 +76,11 @@ def library(name: str) -> ctypes.CDLL | None:
     return _libraries[name]
 
 
-def c_call(name: str, function: str, *arguments: Any) -> Callable[[], None] | None:
-    """A call of a C function with fixed arguments (arrays by address, integers as uint64); None without gcc."""
+def c_call(name: str, function: str, *arguments: Any, keep: tuple[Any, ...] = ()) -> Callable[[], None] | None:
+    """A call of a C function with fixed arguments (arrays by address, integers as uint64); None without gcc.
+
+    The call keeps its arguments alive, and `keep`: arrays whose addresses are inside the arguments.
+    """
     loaded = library(name)
     if loaded is None:
         return None
@@ -85,7 +88,11 @@ def c_call(name: str, function: str, *arguments: Any) -> Callable[[], None] | No
     entry.restype = None
     entry.argtypes = [ctypes.c_void_p if isinstance(a, np.ndarray) else ctypes.c_uint64 for a in arguments]
     given = [a.ctypes.data if isinstance(a, np.ndarray) else int(a) for a in arguments]
-    return lambda: entry(*given)
+
+    def call(_kept: Any = (arguments, keep)) -> None:
+        entry(*given)
+
+    return call
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
