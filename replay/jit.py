@@ -38,7 +38,7 @@ _KEEP_SECONDS = 14 * 86_400
 
 
 def sources_digest(extra: tuple[Path, ...] = ()) -> str:
-    """A short digest of all sources that kernels are compiled from, what changes their compilation, and `extra` files."""
+    """A short digest of all sources that kernels are compiled from, the switches that matter, and `extra` files."""
     switches = (sys.version_info[:3], _config.BOUNDSCHECK, _config.OPT, _config.LOOP_VECTORIZE)
     digest = hashlib.sha256(repr(switches).encode())
     for name in _COMPILED:

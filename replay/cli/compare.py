@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
 
 from replay.cli import show
 from replay.cli.options import add_json, add_run_options, run_config
 from replay.config import RunConfig
 from replay.errors import UnsafeError, UsageError
+
+if TYPE_CHECKING:
+    from replay.results.result import Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,9 +58,12 @@ def compare_and_show(trace_name: str, configs: list[RunConfig], *, as_json: bool
         parse("log", config.log)
         parse("design", config.design)
     trace = api.open_trace(trace_name)
-    show.note_compiling()
-    results = []
+    helpers = _compile_ahead(configs) if show.note_compiling() else []
+    results: list[Result] = []
     for config in configs:
+        if results:
+            for helper in helpers:
+                helper.wait()
         with show.progress_line(f"{config.design} on {config.log}", config.give_up) as progress:
             results.append(api.run_config(trace, config, progress=progress))
     if as_json:
@@ -73,3 +83,31 @@ def compare_and_show(trace_name: str, configs: list[RunConfig], *, as_json: bool
             ", ".join(f"{r.config['design']} on {r.config['log']} lost {r.lost_pages:,} pages" for r in unsafe)
         )
     return 0
+
+
+_WARM = """
+import sys
+from replay.migration.warm import warm
+from replay.plugins import parse
+warm(parse("log", sys.argv[1]), parse("design", sys.argv[2]), sys.argv[3])
+"""
+
+
+def _compile_ahead(configs: list[RunConfig]) -> list[subprocess.Popen[bytes]]:
+    """On a cold start, compile what later runs need in other processes while this one compiles for the first run.
+
+    numba compiles one kernel at a time in a process; the results meet in the cache folder. One process a spare core.
+    """
+    first = (configs[0].log, configs[0].design.partition(":")[0])
+    others: dict[tuple[str, str], RunConfig] = {}
+    for config in configs[1:]:
+        pair = (config.log, config.design.partition(":")[0])
+        if pair != first:
+            others.setdefault(pair, config)
+    spare = len(os.sched_getaffinity(0)) - 1
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", _WARM, config.log, config.design, config.formulation], stderr=subprocess.DEVNULL
+        )
+        for config in list(others.values())[:spare]
+    ]

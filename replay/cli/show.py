@@ -35,14 +35,16 @@ def print_json(value: Any) -> None:
     print(json.dumps(value))
 
 
-def note_compiling() -> None:
-    """Say once, on stderr, that kernels are being compiled, if they are."""
+def note_compiling() -> bool:
+    """Say once, on stderr, that kernels are being compiled, if they are; returns whether they are."""
     from replay import jit
 
-    if jit.COLD and not jit.DISABLED:
+    cold = jit.COLD and not jit.DISABLED
+    if cold:
         where = "" if jit.CACHE_FOLDER else " (no writable cache folder: every run will)"
         print(f"replay: compiling kernels for this machine, once; later runs start in a second{where}", file=sys.stderr)
         jit.COLD = False
+    return cold
 
 
 @contextmanager

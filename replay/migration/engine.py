@@ -93,13 +93,10 @@ def _check_time(sender: np.ndarray) -> bool:
 
 
 @kernel
-def _send_page(guest: Guest, stream: np.ndarray, word: Any, bit: Any, meter: Meter) -> None:
-    zero = guest.zeros[word] & bit != U0
-    put_page(stream, zero, meter.work)
-    if zero:
-        meter.work[ZERO_PAGES] += U1
-    else:
-        meter.work[NORMAL_PAGES] += U1
+def _send_page(zeros: np.ndarray, stream: np.ndarray, word: Any, bit: Any, work: np.ndarray) -> None:
+    zero = zeros[word] & bit != U0
+    put_page(stream, zero, work)
+    work[ZERO_PAGES if zero else NORMAL_PAGES] += U1
 
 
 @kernel
@@ -127,8 +124,8 @@ def step(
         if rearm_due(log, page):
             rearm(log, page, meter)
         word, bit = page >> U6, U1 << (page & U63)
-        read_pages(guest, word, bit)
-        _send_page(guest, stream, word, bit, meter)
+        read_pages(guest.content, guest.state, word, bit)
+        _send_page(guest.zeros, stream, word, bit, meter.work)
         _step_done(sender, meter)
         if _check_time(sender):
             return OUT_OF_TIME
@@ -163,7 +160,7 @@ def plan(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.nda
         first = bits & (~bits + U1)
         ahead.word[count], ahead.bits[count], ahead.begin_ps[count] = word, first, sender[NOW_PS]
         take(design, word, first, meter)
-        _send_page(guest, stream, word, first, meter)
+        _send_page(guest.zeros, stream, word, first, meter.work)
         zero = guest.zeros[word] & first != U0
         ahead.find_ps[count] = _step_done(sender, meter) - (price[ZERO_PAGES] if zero else price[NORMAL_PAGES])
         ahead.next_ps[count] = U0
@@ -175,7 +172,7 @@ def plan(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.nda
         if rest != U0 and _fits(stream, sender, page_bound_ps):
             take(design, word, rest, meter)
             ahead.bits[count] = bits
-            ahead.next_ps[count] = _send_rest(guest, stream, sender, word, rest, meter)
+            ahead.next_ps[count] = _send_rest(guest.zeros[word] & rest, stream, sender, rest, meter)
         count += U1
     ahead.ends[N_PLANNED] = count
     return status
@@ -190,10 +187,12 @@ def _fits(stream: np.ndarray, sender: np.ndarray, page_bound_ps: Any) -> bool:
 
 
 @kernel
-def _send_rest(guest: Guest, stream: np.ndarray, sender: np.ndarray, word: Any, bits: Any, meter: Meter) -> Any:
-    """Account for `bits`, already taken, as that many calls. Returns what finding each of them cost (ps)."""
+def _send_rest(zeros: Any, stream: np.ndarray, sender: np.ndarray, bits: Any, meter: Meter) -> Any:
+    """Account for `bits`, already taken, as that many calls; `zeros` of them are zero pages.
+
+    Returns what finding each of them cost (ps).
+    """
     work, price = meter.work, meter.price
-    zeros = guest.zeros[word] & bits
     n_zero, n_all = popcount(zeros), popcount(bits)
     n_normal = n_all - n_zero
     if n_zero == U0:
@@ -214,57 +213,65 @@ def _send_rest(guest: Guest, stream: np.ndarray, sender: np.ndarray, word: Any, 
 
 @kernel
 def merge(
-    log: Any, design: Any, guest: Guest, sender: np.ndarray, meter: Meter, aside: Meter, ahead: Plan, running: bool
+    log: Any,
+    design: Any,
+    guest: Guest,
+    sender: np.ndarray,
+    meter: Meter,
+    aside: Meter,
+    ahead: Plan,
+    running: bool,
 ) -> Any:
-    """Bring the guest up to the sender's time, making the planned reads at their moments. DONE or WANT_EVENTS."""
-    entry = ahead.ends[N_READ] if guest.state[CHECK] != U0 else ahead.ends[N_PLANNED]
-    while entry < ahead.ends[N_PLANNED]:
-        begin = ahead.begin_ps[entry]
-        if running and guest.state[NEXT_PS] <= begin and advance(log, design, guest, aside, begin, NONE) == NEED_EVENTS:
+    """Bring the guest up to the sender's time, making the planned reads at their moments. DONE or WANT_EVENTS.
+
+    For each entry: events up to its first read; then, where it has several pages, events while they are read. Those
+    on other words make no difference to these reads; one on the same word splits them. There is one call of `advance`
+    because each is compiled into a copy of the whole guest.
+    """
+    planned = ahead.ends[N_PLANNED]
+    entry = ahead.ends[N_READ] if guest.state[CHECK] != U0 else planned
+    watch = NONE
+    while entry <= planned:
+        last = entry == planned
+        until = sender[NOW_PS] if last else ahead.begin_ps[entry]
+        if watch != NONE:
+            until = ahead.begin_ps[entry + U1] if entry + U1 < planned else sender[NOW_PS]
+        status = DONE
+        if running and guest.state[NEXT_PS] <= until:
+            status = advance(log, design, guest, aside, until, watch)
+        if status == NEED_EVENTS:
             ahead.ends[N_READ] = entry
             return WANT_EVENTS
+        if last:
+            break
         bits = ahead.bits[entry]
-        if running and bits & (bits - U1) != U0:
-            end = ahead.begin_ps[entry + U1] if entry + U1 < ahead.ends[N_PLANNED] else sender[NOW_PS]
-            if (
-                guest.state[NEXT_PS] <= end
-                and _merge_word(log, design, guest, meter, aside, ahead, entry, end) == NEED_EVENTS
-            ):
-                ahead.ends[N_READ] = entry
-                return WANT_EVENTS
-        read_pages(guest, ahead.word[entry], ahead.bits[entry])
+        if status == WATCH_HIT:
+            if _read_before(guest, meter.price, ahead, entry, guest.state[HIT_PS]) != U0:
+                watch = NONE
+                continue
+        elif watch == NONE and running and bits & (bits - U1) != U0:
+            watch = ahead.word[entry]
+            continue
+        else:
+            read_pages(guest.content, guest.state, ahead.word[entry], bits)
+        watch = NONE
         entry += U1
-    ahead.ends[N_READ] = entry
-    now = sender[NOW_PS]
-    if running and guest.state[NEXT_PS] <= now and advance(log, design, guest, aside, now, NONE) == NEED_EVENTS:
-        return WANT_EVENTS
+    ahead.ends[N_READ] = planned
     return DONE
 
 
 @kernel
-def _merge_word(
-    log: Any, design: Any, guest: Guest, meter: Meter, aside: Meter, ahead: Plan, entry: Any, end: Any
-) -> Any:
-    """Events while one word is being read: an event on that very word splits its reads."""
+def _read_before(guest: Guest, price: np.ndarray, ahead: Plan, entry: Any, hit: Any) -> Any:
+    """Make the entry's reads that come before host time `hit`; returns the pages that are still to be read."""
     word = ahead.word[entry]
-    while True:
-        status = advance(log, design, guest, aside, end, word)
-        if status != WATCH_HIT:
-            return status
-        hit = guest.state[HIT_PS]
-        while ahead.bits[entry] != U0 and ahead.begin_ps[entry] < hit:
-            bit = ahead.bits[entry] & (~ahead.bits[entry] + U1)
-            read_pages(guest, word, bit)
-            zero = guest.zeros[word] & bit != U0
-            price = meter.price[ZERO_PAGES] if zero else meter.price[NORMAL_PAGES]
-            ahead.begin_ps[entry] += ahead.find_ps[entry] + price
-            ahead.find_ps[entry] = ahead.next_ps[entry]
-            ahead.bits[entry] ^= bit
-        if ahead.bits[entry] == U0:
-            return DONE
-        status = advance(log, design, guest, aside, hit, NONE)
-        if status != DONE:
-            return status
+    while ahead.bits[entry] != U0 and ahead.begin_ps[entry] < hit:
+        bit = ahead.bits[entry] & (~ahead.bits[entry] + U1)
+        read_pages(guest.content, guest.state, word, bit)
+        page_ps = price[ZERO_PAGES] if guest.zeros[word] & bit != U0 else price[NORMAL_PAGES]
+        ahead.begin_ps[entry] += ahead.find_ps[entry] + page_ps
+        ahead.find_ps[entry] = ahead.next_ps[entry]
+        ahead.bits[entry] ^= bit
+    return ahead.bits[entry]
 
 
 @kernel

@@ -46,31 +46,31 @@ class Guest(NamedTuple):
 
 
 @kernel
-def settle_classes(guest: Guest) -> None:
+def settle_classes(content: np.ndarray, zeros: np.ndarray, turned: np.ndarray) -> None:
     """Show the sender which pages hold data by now. O(pages / 4096) plus the blocks that changed."""
-    for block in range(guest.turned.size):
-        if guest.turned[block] != 0:
-            guest.turned[block] = 0
+    for block in range(turned.size):
+        if turned[block] != 0:
+            turned[block] = 0
             first = U64(block) << U6
-            for word in range(first, min(first + U64_BITS, U64(guest.zeros.size))):
-                guest.zeros[word] = guest.content[_U2 * word + U1]
+            for word in range(first, min(first + U64_BITS, U64(zeros.size))):
+                zeros[word] = content[_U2 * word + U1]
 
 
 @kernel
-def read_pages(guest: Guest, word: Any, bits: Any) -> None:
+def read_pages(content: np.ndarray, state: np.ndarray, word: Any, bits: Any) -> None:
     """The sender reads `bits` of `word`: their copies are fresh; those that were fresh already are redundant sends."""
-    if guest.state[CHECK] != U0:
-        stale = guest.content[_U2 * word]
-        guest.state[REDUNDANT] += popcount(bits & ~stale)
-        guest.content[_U2 * word] = stale & ~bits
+    if state[CHECK] != U0:
+        stale = content[_U2 * word]
+        state[REDUNDANT] += popcount(bits & ~stale)
+        content[_U2 * word] = stale & ~bits
 
 
 @kernel
-def count_stale(guest: Guest) -> Any:
+def count_stale(content: np.ndarray) -> Any:
     """Pages whose last write is later than their last read."""
     total = U0
-    for word in range(guest.zeros.size):
-        total += popcount(guest.content[2 * word])
+    for word in range(0, content.size, 2):
+        total += popcount(content[word])
     return total
 
 
@@ -83,13 +83,12 @@ def _touch(content: np.ndarray, turned: np.ndarray, word: Any, bit: Any) -> None
 
 
 @kernel
-def _lane_time(guest: Guest, lane: Any) -> Any:
-    """Host time of the lane's next event; of its window's end when it has none left; NONE when it never will."""
-    head = guest.head[lane]
-    if head < guest.stop[lane]:
-        return guest.t_ns[head] * _PS_PER_NS + guest.offset_ps[lane]
-    if guest.state[OPEN] != U0:
-        return guest.state[END_NS] * _PS_PER_NS + guest.offset_ps[lane]
+def _lane_time(t_ns: np.ndarray, head: Any, stop: Any, offset_ps: Any, state: np.ndarray) -> Any:
+    """Host time of a lane's next event; of its window's end when it has none left; NONE when it never will."""
+    if head < stop:
+        return t_ns[head] * _PS_PER_NS + offset_ps
+    if state[OPEN] != U0:
+        return state[END_NS] * _PS_PER_NS + offset_ps
     return NONE
 
 
@@ -104,7 +103,7 @@ def advance(log: Any, design: Any, guest: Guest, meter: Meter, until: Any, watch
     while True:
         best, second, lane = NONE, NONE, U0
         for index in range(guest.head.size):
-            time = _lane_time(guest, index)
+            time = _lane_time(guest.t_ns, guest.head[index], guest.stop[index], guest.offset_ps[index], state)
             if time < best:
                 second, best, lane = best, time, U64(index)
             elif time < second:
@@ -150,7 +149,7 @@ def _run_lane(
         _touch(guest.content, guest.turned, word, U1 << (page & U63))
         index += U1
         if stall != U0:
-            _stall(guest, lane, time, stall)
+            _stall(guest.offset_ps, guest.stall_ps, guest.state, lane, time, stall)
             break
         if index >= stop:
             break
@@ -163,10 +162,10 @@ def _run_lane(
 
 
 @kernel
-def _stall(guest: Guest, lane: Any, time: Any, stall: Any) -> None:
+def _stall(offset_ps: np.ndarray, stall_ps: np.ndarray, state: np.ndarray, lane: Any, time: Any, stall: Any) -> None:
     """The lane stands still for `stall`, plus what a sync in progress makes it wait."""
-    if guest.state[BUSY_UNTIL_PS] > time:
-        stall += guest.state[BUSY_UNTIL_PS] - time
-    guest.stall_ps[lane] += stall
-    if guest.state[CLOSED_LOOP] != U0:
-        guest.offset_ps[lane] += stall
+    if state[BUSY_UNTIL_PS] > time:
+        stall += state[BUSY_UNTIL_PS] - time
+    stall_ps[lane] += stall
+    if state[CLOSED_LOOP] != U0:
+        offset_ps[lane] += stall

@@ -168,7 +168,7 @@ class Precopy:
             rounds, self.rounds, self._opened = self.rounds, [], {}
             self._complete()
             self.rounds = rounds
-        return int(count_stale(self.feed.guest)), redundant
+        return int(count_stale(self.feed.guest.content)), redundant
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -176,7 +176,8 @@ class Precopy:
         """One call of the sender: a section header, pages, an end mark, a flush."""
         self.iterate_calls += 1
         work = self.meter.work
-        settle_classes(self.feed.guest)
+        guest = self.feed.guest
+        settle_classes(guest.content, guest.zeros, guest.turned)
         link.put_buffered(self.stream, np.uint64(link.SECTION_HEADER_BYTES), work)
         self.sender[DEADLINE_PS], self.sender[engine.CALLS] = deadline_ps, 0
         self._catch_up()
