@@ -18,9 +18,9 @@ from replay.kernels import memory
 from replay.kernels.bitmap import find_next
 from replay.migration import costs, engine
 from replay.migration.feed import Feed, Window
-from replay.migration.guest import NEXT_PS, REDUNDANT, advance, count_stale
+from replay.migration.guest import NEXT_PS, REDUNDANT, advance
 from replay.migration.link import FLUSHED, put_page, rate_exceeded
-from replay.migration.precopy import Parameters, Precopy
+from replay.migration.precopy import Outcome, Parameters, Precopy
 from replay.plugins import parse
 from replay.verbs import GuestShape
 from replay.work import FIND_CALLS, FIND_WORDS, INDEX, N_SEND, NORMAL_PAGES, REFIND_CALLS, ZERO_PAGES
@@ -86,29 +86,28 @@ def measure(quick: bool) -> list[Row]:
 
 
 def _compare(what: str, guest: Guest, table: costs.Costs, formulation: str, target: float | None, quick: bool) -> Row:
-    last: list[Precopy] = []
+    last: list[tuple[Precopy, Outcome]] = []
 
-    def result() -> dict[str, int]:
-        machine = last[-1]
+    def result() -> dict[str, int | None]:
+        machine, outcome = last[-1]
         work = {name: int(count) for name, count in zip(INDEX, machine.meter.work + machine.aside.work, strict=True)}
         return {
             "pages": work["normal_pages"] + work["zero_pages"],
             "zero_pages": work["zero_pages"],
             "find_calls": work["find_calls"],
             "find_words": work["find_words"],
-            "rounds": len(machine.rounds),
+            "rounds": len(outcome.rounds),
             "end_ps": int(machine.now),
             "flushed": int(machine.stream[FLUSHED]),
             "flushes": work["flushes"],
-            "redundant": int(machine.feed.guest.state[REDUNDANT]),
-            "stale": int(count_stale(machine.feed.guest)),
+            "redundant": outcome.redundant_pages,
+            "stale": outcome.lost_pages,
             "events": work["guest_writes"],
             "pending": machine.pending,
         }
 
     def run(machine: Precopy) -> None:
-        machine.run()
-        last[:] = [machine]
+        last[:] = [(machine, machine.run())]
 
     ours = Side(run=run, prepare=lambda: _machine(guest, table, formulation), result=result)
     theirs = _c_side(guest, table)
