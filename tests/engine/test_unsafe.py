@@ -123,7 +123,7 @@ def test_the_shell_says_so_with_exit_code_3(forgetful, capsys):
             "2s",
         ]
     )
-    out, err = capsys.readouterr()
+    _, err = capsys.readouterr()
     assert code == 3
     assert "pages were lost" in err
 
