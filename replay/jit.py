@@ -125,11 +125,24 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     A function whose name begins with an underscore is called from other kernels only: it gets no Python wrapper, which
     saves a good part of its compile time.
     """
+    return _compile(function, {})
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel that becomes part of whatever kernel calls it.
+
+    For what runs once a page or once an event and takes states: a call that LLVM does not inline copies every array of
+    its arguments, seven words each, onto the stack, which measured 3.5 ns a page for a search and about 70 ns an event.
+    """
+    return _compile(function, {"forceinline": True})
+
+
+def _compile(function: Callable[..., Any], more: dict[str, Any]) -> Callable[..., Any]:
     if DISABLED:
         return function
     inner = function.__name__.startswith("_")
     njit: Any = numba.njit
-    compiled = njit(cache=CACHE_FOLDER is not None, no_cpython_wrapper=inner, **OPTIONS)(function)
+    compiled = njit(cache=CACHE_FOLDER is not None, no_cpython_wrapper=inner, **OPTIONS, **more)(function)
     _kernels.append(compiled)
     return compiled
 
@@ -195,7 +208,7 @@ def verb(declaration: Callable[..., Any]) -> Any:
         return table.find(getattr(state, "instance_class", type(None)))
 
     if not DISABLED:
-        overload(operation, jit_options=OPTIONS, strict=False)(choose)
+        overload(operation, jit_options=OPTIONS | {"forceinline": True}, strict=False)(choose)
 
     def implement(state_class: type) -> Callable[..., Any]:
         def register(function: Callable[..., Any]) -> Callable[..., Any]:

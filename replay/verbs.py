@@ -166,7 +166,8 @@ def peek(design: Any, meter: Meter) -> Any:
 def take(design: Any, word: Any, bits: Any, meter: Meter) -> None:
     """Remove `bits` of `word` as if each had been popped, lowest first; `bits` is a low part of what `peek` gave.
 
-    Every page but the first is counted as one search of one word (and its second search where the design makes one).
+    Every page but the first is counted as one search of one word (and one summary word, and a second search, where the
+    design makes these).
     """
     return NotImplemented
 

@@ -31,6 +31,7 @@ def _counter(name: str, unit: str, meaning: str) -> int:
 # -- finding and sending a page ---------------------------------------------------------------------------------------
 FIND_CALLS = _counter("find_calls", "calls", "searches for the next dirty page that may walk the whole map")
 FIND_WORDS = _counter("find_words", "words", "words of the map that these searches looked at")
+SUMMARY_WORDS = _counter("summary_words", "words", "words of a summary of the map that searches looked at")
 REFIND_CALLS = _counter("refind_calls", "calls", "second searches, bounded to the host page just sent")
 RING_POPS = _counter("ring_pops", "entries", "entries taken from the design's own queue")
 STALE_POPS = _counter("stale_pops", "entries", "of these, entries whose page was not dirty any more")
@@ -57,6 +58,7 @@ L1_ZEROED = _counter("l1_zeroed", "words", "words of the slots' bitmaps cleared"
 L2_WORDS = _counter("l2_words", "words", "words of the RAMList bitmap read")
 L2_TOUCHED = _counter("l2_touched", "words", "of these, words that were not zero")
 L2_PAGES = _counter("l2_pages", "pages", "pages carried from the RAMList bitmap to the RAMBlock bitmap")
+SYNC_SUMMARY_WORDS = _counter("sync_summary_words", "words", "words of summaries read at syncs")
 REFILL_WORDS = _counter("refill_words", "words", "words of the RAMBlock bitmap scanned to refill a queue")
 # -- queues of a design -----------------------------------------------------------------------------------------------
 RING_PUSHES = _counter("ring_pushes", "entries", "entries put into the design's own queue")

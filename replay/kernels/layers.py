@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from replay.jit import NONE, U0, U1, U6, U63, U64, kernel
+from replay.jit import NONE, U0, U1, U6, U63, U64, inlined, kernel
 from replay.kernels.bitmap import find_next, fold, merge, next_touched
 from replay.kernels.bits import highest_plus_one, popcount
 from replay.work import (
@@ -69,7 +69,7 @@ def _count_search(start: Any, page: Any, size: Any, work: np.ndarray) -> None:
         work[FIND_WORDS] += (min(page, size - U1) >> U6) - (start >> U6) + U1
 
 
-@kernel
+@inlined
 def pop_ahead(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
     """The next set page from the cursor to the end of memory, cleared; NONE, and the cursor at 0, if there is none."""
     size, cursor = at[N_PAGES], at[CURSOR]
@@ -85,7 +85,7 @@ def pop_ahead(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
     return page
 
 
-@kernel
+@inlined
 def pop_around(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
     """`pop_ahead`, and once more from the start of memory; NONE when the map is clean."""
     page = pop_ahead(l3, at, work)

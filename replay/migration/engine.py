@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.jit import NONE, U0, U1, U6, U63, U64, kernel
+from replay.jit import NONE, U0, U1, U6, U63, U64, inlined, kernel
 from replay.kernels.bits import lowest, popcount
 from replay.migration.guest import CHECK, DONE, HIT_PS, NEED_EVENTS, NEXT_PS, WATCH_HIT, Guest, advance, read_pages
 from replay.migration.link import (
@@ -46,7 +46,7 @@ from replay.verbs import (
     sync,
     take,
 )
-from replay.work import FIND_CALLS, FIND_WORDS, NORMAL_PAGES, REFIND_CALLS, ZERO_PAGES
+from replay.work import FIND_CALLS, FIND_WORDS, NORMAL_PAGES, REFIND_CALLS, SUMMARY_WORDS, ZERO_PAGES
 
 NOW_PS, SPENT_PS, DEADLINE_PS, CALLS = 0, 1, 2, 3
 N_SENDER = 4
@@ -92,7 +92,7 @@ def _check_time(sender: np.ndarray) -> bool:
     return late
 
 
-@kernel
+@inlined
 def _send_page(zeros: np.ndarray, stream: np.ndarray, word: Any, bit: Any, work: np.ndarray) -> None:
     zero = zeros[word] & bit != U0
     put_page(stream, zero, work)
@@ -136,9 +136,8 @@ def plan(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.nda
     """Let the sender run ahead: fill `ahead` until no page is left, a limit is reached, the plan is full, or sender and
     log must meet. The guest must have been advanced to the sender's time."""
     price = meter.price
-    page_bound_ps = (
-        price[FIND_CALLS] + price[FIND_WORDS] + price[REFIND_CALLS] + max(price[NORMAL_PAGES], price[ZERO_PAGES])
-    )
+    find_bound_ps = price[FIND_CALLS] + price[FIND_WORDS] + price[SUMMARY_WORDS] + price[REFIND_CALLS]
+    page_bound_ps = find_bound_ps + max(price[NORMAL_PAGES], price[ZERO_PAGES])
     count = U0
     ahead.ends[N_READ] = U0
     status = PLAN_FULL

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, kernel
+from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, inlined, kernel
 from replay.kernels.bits import popcount
 from replay.verbs import Meter, mark_ram, next_wake, wake, write
 from replay.work import GUEST_WRITES
@@ -92,7 +92,7 @@ def _lane_time(t_ns: np.ndarray, head: Any, stop: Any, offset_ps: Any, state: np
     return NONE
 
 
-@kernel
+@inlined
 def advance(log: Any, design: Any, guest: Guest, meter: Meter, until: Any, watch: Any) -> Any:
     """Apply every event, and every run of the log's own thread, with host time <= `until`.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from replay.jit import U0, U1, U64, kernel
+from replay.jit import U0, U1, U64, inlined, kernel
 from replay.work import FLUSHES
 
 FLUSHED, QUEUED, PIECES, IN_BUFFER, BUFFERED, WINDOW_START, LIMIT = 0, 1, 2, 3, 4, 5, 6
@@ -72,7 +72,7 @@ def put_normal(stream: np.ndarray, work: np.ndarray) -> None:
         flush(stream, work)
 
 
-@kernel
+@inlined
 def put_page(stream: np.ndarray, zero: bool, work: np.ndarray) -> None:
     """One page, of zeros or with content."""
     if zero:

@@ -59,11 +59,11 @@ def plugin_texts(case: Case) -> tuple[str, str]:
         else case.log
     )
     refind = "on" if case.refind else "off"
-    design = (
-        f"double-ring:{case.ring_entries},host-page-refind={refind}"
-        if case.design == "double-ring"
-        else f"bitmap:{refind}"
-    )
+    design = {
+        "bitmap": f"bitmap:{refind}",
+        "double-ring": f"double-ring:{case.ring_entries},host-page-refind={refind}",
+        "hierarchical-bitmap": f"hierarchical-bitmap:{case.group},host-page-refind={refind}",
+    }[case.design]
     return log, design
 
 
@@ -167,7 +167,8 @@ def cases(draw: Any, log: str, design: str) -> Case:
         prices=prices,
         kring_entries=256 if small_ring else 1024, kring_reserved=64 if small_ring else 576,
         reaper_ps=draw(st.sampled_from([3_000_000_000, 10**12])),
-        ring_entries=draw(st.sampled_from([1, 4, 64, 1024])), refind=draw(st.booleans()), loop=draw(st.booleans()),
+        ring_entries=draw(st.sampled_from([1, 4, 64, 1024])),
+        group=draw(st.sampled_from([64, 128, 512])), refind=draw(st.booleans()), loop=draw(st.booleans()),
         closed_loop=draw(st.booleans()), give_up_ns=draw(st.sampled_from([150_000_000, 1_500_000_000])),
         start_ns=draw(st.sampled_from([0, duration_ns // 3])),
     )  # fmt: skip

@@ -8,6 +8,7 @@ import replay
 from replay.cli.main import main
 from replay.errors import UsageError
 from replay.plugins import parse
+from replay.trace.writer import write_trace
 from tests.engine.test_scale_and_feed import small_trace
 
 DESIGN = '''
@@ -108,19 +109,22 @@ def test_a_design_of_ones_own_gives_what_the_shipped_one_gives(forgetful):
         assert mine.summary["ram"]["normal"] == pytest.approx(shipped.summary["ram"]["normal"], rel=0.05)
 
 
-def test_the_shell_says_so_with_exit_code_3(forgetful, capsys):
+def test_the_shell_says_so_with_exit_code_3(forgetful, capsys, tmp_path):
+    trace = small_trace(n_pages=300, events=2000)
+    events, path = trace.decode(), tmp_path / "small.parquet"
+    write_trace(path, trace.metadata, events.t_ns, events.page, events.origin)
     code = main(
         [
             "run",
-            "rand-1g",
+            str(path),
             "--design",
             f"{forgetful}:7",
             "--log",
             "tcg",
+            "--at-end",
+            "hold",
             "--max-bandwidth",
-            "300MB/s",
-            "--give-up",
-            "2s",
+            "10MB/s",
         ]
     )
     _, err = capsys.readouterr()

@@ -32,6 +32,7 @@ class Case:
     kring_reserved: int = 576
     reaper_ps: int = 10**12
     ring_entries: int = 1024
+    group: int = 64
     refind: bool = True
     loop: bool = True
     closed_loop: bool = True
@@ -325,8 +326,80 @@ class DoubleRing(Bitmap):
         return None
 
 
+class HierarchicalBitmap(Bitmap):
+    """Groups that may hold a dirty page are three more sets."""
+
+    def __init__(self, case: Case):
+        super().__init__(case)
+        self.group = case.group
+        self.n_groups = -(-case.n_pages // case.group)
+        self.slot_groups: set[int] = set()
+        self.ram_groups: set[int] = set()
+        self.groups = set(range(self.n_groups))
+
+    def words_in(self, group):
+        return span(group * self.group, min((group + 1) * self.group, self.n_pages) - 1)
+
+    def mark_ram(self, page, counts):
+        self.ram.add(page)
+        self.ram_groups.add(page // self.group)
+
+    def mark_slot(self, slots, page, counts):
+        slots.add(page)
+        self.slot_groups.add(page // self.group)
+
+    def fold(self, slots, keep, counts):
+        counts["l1_touched"] += words_of(slots)
+        counts["l1_pages"] += len(slots)
+        self.ram |= slots
+        self.ram_groups |= {page // self.group for page in slots} | self.slot_groups
+        if keep:
+            counts["l1_words"] += self.n_words
+            return
+        counts["sync_summary_words"] += -(-self.n_groups // 64)
+        counts["l1_words"] += sum(self.words_in(group) for group in self.slot_groups)
+        counts["l1_zeroed"] += sum(self.words_in(group) for group in self.slot_groups)
+        self.slot_groups.clear()
+        slots.clear()
+
+    def sync(self, counts):
+        counts["sync_summary_words"] += -(-self.n_groups // 64)
+        counts["l2_words"] += sum(self.words_in(group) for group in self.ram_groups)
+        counts["l2_touched"] += words_of(self.ram)
+        counts["l2_pages"] += len(self.ram)
+        new = len(self.ram - self.waiting)
+        self.waiting |= self.ram
+        self.groups |= self.ram_groups
+        self.ram, self.ram_groups = set(), set()
+        return new
+
+    def search(self, counts):
+        counts["find_calls"] += 1
+        looked = position = self.cursor // self.group
+        counts["summary_words"] += int(self.cursor < self.n_pages)
+        while self.cursor < self.n_pages:
+            found = min((group for group in self.groups if group >= position), default=None)
+            reached = self.n_groups - 1 if found is None else found
+            counts["summary_words"] += reached // 64 - looked // 64
+            looked = reached
+            if found is None:
+                break
+            first, last = found * self.group, min((found + 1) * self.group, self.n_pages) - 1
+            start = max(first, self.cursor)
+            inside = [page for page in self.waiting if start <= page <= last]
+            counts["find_words"] += span(start, min(inside, default=last))
+            if inside:
+                self.cursor = min(inside) + 1
+                return self.sent(min(inside), counts)
+            if start == first:
+                self.groups.discard(found)
+            position = found + 1
+        self.cursor = 0
+        return None
+
+
 LOGS = {"tcg": Tcg, "kvm-bitmap": KvmBitmap, "kvm-ring": KvmRing}
-DESIGNS = {"bitmap": Bitmap, "double-ring": DoubleRing}
+DESIGNS = {"bitmap": Bitmap, "double-ring": DoubleRing, "hierarchical-bitmap": HierarchicalBitmap}
 
 
 class Stream:
@@ -511,6 +584,7 @@ class Migration:
         finding = (
             "find_calls",
             "find_words",
+            "summary_words",
             "refind_calls",
             "ring_pops",
             "stale_pops",
