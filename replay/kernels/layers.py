@@ -88,9 +88,11 @@ def pop_ahead(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
 @inlined
 def pop_around(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
     """`pop_ahead`, and once more from the start of memory; NONE when the map is clean."""
-    page = pop_ahead(l3, at, work)
-    if page == NONE:
+    page = NONE
+    for _ in range(2):
         page = pop_ahead(l3, at, work)
+        if page != NONE:
+            break
     return page
 
 

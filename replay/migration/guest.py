@@ -56,7 +56,7 @@ def settle_classes(content: np.ndarray, zeros: np.ndarray, turned: np.ndarray) -
                 zeros[word] = content[_U2 * word + U1]
 
 
-@kernel
+@inlined
 def read_pages(content: np.ndarray, state: np.ndarray, word: Any, bits: Any) -> None:
     """The sender reads `bits` of `word`: their copies are fresh; those that were fresh already are redundant sends."""
     if state[CHECK] != U0:

@@ -166,7 +166,45 @@ def _c_side(guest: Guest, table: costs.Costs) -> Side | None:
 
 
 @kernel
+def advance_by_hand(
+    events: tuple[np.ndarray, np.ndarray],
+    lane: tuple[np.ndarray, np.ndarray, np.ndarray],
+    armed: np.ndarray,
+    l2: np.ndarray,
+    content: np.ndarray,
+    turned: np.ndarray,
+    state: np.ndarray,
+    until: Any,
+) -> Any:
+    """The guest's part for tcg and bitmap with one lane: needed for a fair loop, never entered by the idle guest."""
+    t_ns, pages = events
+    head, stop, offset_ps = lane
+    index = head[0]
+    while index < stop[0]:
+        time = t_ns[index] * U64(1000) + offset_ps[0]
+        if time > until:
+            break
+        page = U64(pages[index])
+        word, bit = page >> U6, U1 << (page & U63)
+        if armed[word] & bit != U0:
+            armed[word] &= ~bit
+            l2[word] |= bit
+        content[U64(2) * word] |= bit
+        if content[U64(2) * word + U1] & bit != U0:
+            content[U64(2) * word + U1] &= ~bit
+            turned[word >> U6] = 1
+        index += U1
+    head[0] = index
+    state[0] = t_ns[index] * U64(1000) + offset_ps[0] if index < stop[0] else NONE
+    return index < stop[0]
+
+
+@kernel
 def step_by_hand(
+    events: tuple[np.ndarray, np.ndarray],
+    lane: tuple[np.ndarray, np.ndarray, np.ndarray],
+    l2: np.ndarray,
+    turned: np.ndarray,
     armed: np.ndarray,
     l3: np.ndarray,
     at: np.ndarray,
@@ -177,12 +215,16 @@ def step_by_hand(
     sender: np.ndarray,
     work: np.ndarray,
     price: np.ndarray,
+    running: bool,
 ) -> Any:
     """What `engine.step` does for tcg and bitmap without events, written out over plain arrays."""
     while True:
         if rate_exceeded(stream):
             return engine.LIMITED
-        if state[0] <= sender[0]:
+        now = sender[0]
+        if running and state[0] <= now and not advance_by_hand(
+            events, lane, armed, l2, content, turned, state, now
+        ):
             return engine.WANT_EVENTS
         page = U0
         for _ in range(2):
@@ -247,8 +289,9 @@ def _compare_verbs(what: str, guest: Guest, table: costs.Costs, quick: bool) -> 
         (m,) = given
         guest, design = m.feed.guest, m.design
         step_by_hand(
+            (guest.t_ns, guest.page), (guest.head, guest.stop, guest.offset_ps), design.l2, guest.turned,
             m.log.armed, design.l3, design.at, guest.content, guest.zeros, guest.state, m.stream, m.sender,
-            m.meter.work, m.meter.price,
+            m.meter.work, m.meter.price, True,
         )  # fmt: skip
 
     def result() -> dict[str, list[int]]:
