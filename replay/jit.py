@@ -28,7 +28,10 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.extending import overload
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic, overload
+from numba.np.arrayobj import make_array
 
 _config: Any = numba.config  # its values are made at run time
 _PACKAGE = Path(__file__).resolve().parent
@@ -164,6 +167,28 @@ def add_sources(paths: tuple[Path, ...]) -> None:
     _config.CACHE_DIR = str(folder)
     for compiled in _kernels:
         compiled.enable_caching()
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _touched8(typing_context: Any, words: Any, index: Any) -> Any:
+    """One vector load and compare. LLVM does not find this by itself: its loops over short ranges stay scalar."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = make_array(signature.args[0])(context, builder, arguments[0])
+        vector = ir.VectorType(ir.IntType(64), 8)
+        place = builder.bitcast(builder.gep(array.data, [arguments[1]]), vector.as_pointer())
+        touched = builder.icmp_unsigned("!=", builder.load(place, align=8), ir.Constant(vector, [0] * 8))
+        return builder.zext(builder.bitcast(touched, ir.IntType(8)), ir.IntType(64))
+
+    return types.uint64(words, types.uint64), generate
+
+
+def _touched8_in_python(words: np.ndarray, index: Any) -> Any:
+    return U64(sum(1 << bit for bit in range(8) if words[int(index) + bit]))
+
+
+touched8: Any = _touched8_in_python if DISABLED else _touched8
+"""touched8(words, index): which of words[index : index + 8] are not zero, as 8 bits. The eight must exist."""
 
 
 class Verb:

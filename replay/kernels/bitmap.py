@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from replay.jit import U0, U1, U6, U63, U64, kernel
+from replay.jit import U0, U1, U6, U63, U64, kernel, touched8
 from replay.kernels.bits import lowest, popcount
 
 _U2, _U3, _U4, _U5, _U6, _U7, _U8 = U64(2), U64(3), U64(4), U64(5), U64(6), U64(7), U64(8)
-_BLOCK, _RUN = U64(64), U64(2048)
+_BLOCK, _RUN = U64(512), U64(2048)
 _ALL = U64(0xFFFF_FFFF_FFFF_FFFF)
 
 
@@ -82,23 +82,6 @@ def count_set(words: np.ndarray) -> Any:
 
 
 @kernel
-def _any_set(words: np.ndarray, start: Any, stop: Any) -> bool:
-    seen = U0
-    for index in range(start, stop):
-        seen |= words[index]
-    return seen != U0
-
-
-@kernel
-def _touched(words: np.ndarray, start: Any, stop: Any) -> Any:
-    """Which of the at most 64 words in [start, stop) are not zero, as bits."""
-    mask = U0
-    for index in range(start, stop):
-        mask |= U64(words[index] != U0) << (index - start)
-    return mask
-
-
-@kernel
 def _merge_run(source: np.ndarray, target: np.ndarray, start: Any, stop: Any) -> Any:
     """Words [start, stop) of a merge without a branch, which LLVM turns into vector code."""
     touched, carried, new = U0, U0, U0
@@ -116,7 +99,7 @@ def _merge_run(source: np.ndarray, target: np.ndarray, start: Any, stop: Any) ->
 def merge(source: np.ndarray, target: np.ndarray, n_words: Any) -> Any:
     """target |= source; source = 0. Returns (words touched, pages carried, pages new in target).
 
-    Clean blocks of 64 words are skipped after one OR over them; of others only the touched words are visited. After a
+    Eight words are looked at with one vector compare and only the touched ones visited. After a
     block with more than 1 word in 32 touched, runs of 2048 words are merged whole, without looking, while that holds.
     Looking always measured 1.4 times C's time on a dense source, never looking 1.5 times C's on an empty one.
     """
@@ -131,19 +114,22 @@ def merge(source: np.ndarray, target: np.ndarray, n_words: Any) -> Any:
             carried += pages
             new += fresh
             dense = words << _U5 > stop - start
-        elif _any_set(source, start, stop):
-            mask = _touched(source, start, stop)
-            words = popcount(mask)
+        else:
+            words, group = U0, start
+            while group < stop:
+                mask = touched8(source, group)
+                while mask != U0:
+                    index = group + lowest(mask)
+                    mask &= mask - U1
+                    words += U1
+                    bits, old = source[index], target[index]
+                    carried += popcount(bits)
+                    new += popcount(bits & ~old)
+                    target[index] = old | bits
+                    source[index] = U0
+                group += _U8
             touched += words
             dense = words << _U5 > stop - start
-            while mask != U0:
-                index = start + lowest(mask)
-                mask &= mask - U1
-                bits, old = source[index], target[index]
-                carried += popcount(bits)
-                new += popcount(bits & ~old)
-                target[index] = old | bits
-                source[index] = U0
         start = stop
     return touched, carried, new
 
@@ -175,17 +161,20 @@ def fold(source: np.ndarray, target: np.ndarray, n_words: Any, keep: bool) -> An
             touched += words
             carried += pages
             dense = words << _U5 > stop - start
-        elif _any_set(source, start, stop):
-            mask = _touched(source, start, stop)
-            words = popcount(mask)
+        else:
+            words, group = U0, start
+            while group < stop:
+                mask = touched8(source, group)
+                while mask != U0:
+                    index = group + lowest(mask)
+                    mask &= mask - U1
+                    words += U1
+                    bits = source[index]
+                    carried += popcount(bits)
+                    target[index] |= bits
+                    source[index] = bits & kept
+                group += _U8
             touched += words
             dense = words << _U5 > stop - start
-            while mask != U0:
-                index = start + lowest(mask)
-                mask &= mask - U1
-                bits = source[index]
-                carried += popcount(bits)
-                target[index] |= bits
-                source[index] = bits & kept
         start = stop
     return touched, carried
