@@ -16,7 +16,7 @@ import numpy as np
 from replay.jit import U0, U1, U6, U63, U64, kernel, touched8
 from replay.kernels.bits import lowest, popcount
 
-_U2, _U3, _U4, _U5, _U6, _U7, _U8 = U64(2), U64(3), U64(4), U64(5), U64(6), U64(7), U64(8)
+_U5, _U8 = U64(5), U64(8)
 _BLOCK, _RUN = U64(512), U64(2048)
 _ALL = U64(0xFFFF_FFFF_FFFF_FFFF)
 
@@ -25,11 +25,9 @@ _ALL = U64(0xFFFF_FFFF_FFFF_FFFF)
 def next_touched(words: np.ndarray, index: Any, stop: Any) -> Any:
     """The first index in [index, stop) whose word is not zero; `stop` when there is none."""
     while index + _U8 <= stop:
-        if (
-            words[index] | words[index + U1] | words[index + _U2] | words[index + _U3]
-            | words[index + _U4] | words[index + _U5] | words[index + _U6] | words[index + _U7]
-        ) != U0:  # fmt: skip
-            break
+        mask = touched8(words, index)
+        if mask != U0:
+            return index + lowest(mask)
         index += _U8
     while index < stop:
         if words[index] != U0:
