@@ -80,7 +80,11 @@ def run_config(
         log.build(source.shape), design.build(source.shape), feed, parameters, table, source.shape.n_pages
     )
     outcome = machine.run(progress)
-    described = config.as_dict() | {"log": log.label, "design": design.label, "memory": source.shape.n_pages * 4096}
+    described = config.as_dict() | {
+        "log": log.label,
+        "design": design.label,
+        "memory": source.shape.n_pages * opened.metadata.page_size,
+    }
     return Result(
         status=outcome.status,
         summary=outcome.summary,

@@ -169,7 +169,7 @@ def add_sources(paths: tuple[Path, ...]) -> None:
         compiled.enable_caching()
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _touched8(typing_context: Any, words: Any, index: Any) -> Any:
     """One vector load and compare. LLVM does not find this by itself: its loops over short ranges stay scalar."""
 

@@ -31,7 +31,6 @@ from replay.units import PS_PER_MS
 from replay.verbs import Meter
 from replay.work import INDEX, N_COUNTERS, N_SEND, NORMAL_PAGES, VCPU_KICKS, ZERO_PAGES
 
-PAGE_SIZE = 4096
 MAX_WAIT_MS = 50
 RATE_PERIOD_MS = 1000
 _NEVER = int(NONE)
@@ -135,10 +134,10 @@ class Precopy:
     def _pass(self) -> bool:
         """One iteration; True when the guest may be stopped."""
         self._spend("other", self.costs.fixed_ps["loop_pass"])
-        if self.pending * PAGE_SIZE < self.threshold:
+        if self.pending * link.PAGE_BYTES < self.threshold:
             self._catch_up()
             self._sync("estimate")
-        pending = self.pending * PAGE_SIZE
+        pending = self.pending * link.PAGE_BYTES
         if pending == 0 or pending < self.threshold:
             return True
         self._iterate(int(self.now) + (MAX_WAIT_MS + 1) * PS_PER_MS)
@@ -342,13 +341,13 @@ class Precopy:
                 "transferred": transferred,
                 "duplicate": int(work[ZERO_PAGES]),
                 "normal": normal,
-                "normal-bytes": normal * PAGE_SIZE,
+                "normal-bytes": normal * link.PAGE_BYTES,
                 "dirty-sync-count": len(self.rounds),
                 "dirty-pages-rate": self.rates["dirty_pages_rate"],
                 "pages-per-second": int(self.pages_per_second),
                 "mbps": transferred * 8 / busy_ms / 1000 if completed else self.mbps,
-                "remaining": 0 if completed else self.pending * PAGE_SIZE,
-                "total": self.n_pages * PAGE_SIZE,
+                "remaining": 0 if completed else self.pending * link.PAGE_BYTES,
+                "total": self.n_pages * link.PAGE_BYTES,
             },
         }
 

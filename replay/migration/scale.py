@@ -16,6 +16,7 @@ import numpy as np
 from replay.errors import UsageError
 from replay.kernels import memory
 from replay.migration.feed import Source, Window
+from replay.migration.link import PAGE_BYTES
 from replay.units import format_bytes
 from replay.verbs import GuestShape
 
@@ -131,7 +132,11 @@ FITS: dict[str, Any] = {"embed": Plain, "tile": Tiled}
 def scaled(
     trace: Recording, *, memory_bytes: int | None, fit: str, rest: str, zero_share: float | None, seed: int
 ) -> Source:
-    """The source of a recording in `memory_bytes` (None: its own size). Raises UsageError when it does not fit."""
+    """The source of a recording in `memory_bytes` (None: its own size). Raises UsageError when that cannot be."""
+    if trace.metadata.page_size != PAGE_BYTES:
+        raise UsageError(
+            f"the trace has pages of {trace.metadata.page_size} bytes; migrations of 4096-byte pages are modelled"
+        )
     source: Source = FITS[fit](trace, memory_bytes, rest, zero_share, seed)
     return source
 

@@ -111,6 +111,15 @@ def test_memory_that_does_not_fit(memory, told):
         scale.scaled(small_trace(), memory_bytes=memory, fit="embed", rest="zero", zero_share=None, seed=1)
 
 
+def test_other_page_sizes_are_refused():
+    meta = small_trace().metadata
+    large = dataclasses.replace(meta, page_size=65536, memory_bytes=meta.n_pages * 65536)
+    events = small_trace().decode()
+    trace = Trace.from_arrays(events.t_ns, events.page, events.origin, metadata=large)
+    with pytest.raises(UsageError, match="pages of 65536 bytes"):
+        replay.run(trace)
+
+
 @pytest.mark.parametrize("fit", ["embed", "tile"])
 @pytest.mark.parametrize("log", names("log"))
 @pytest.mark.parametrize("design", names("design"))
