@@ -5,3 +5,18 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("REPLAY_CACHE_DIR", os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "kernels"))
+
+import pytest
+
+from replay.jit import DISABLED
+
+FULL_SIZE = ("cli", "docs", "golden", "tools")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under NUMBA_DISABLE_JIT=1 kernels run as plain Python: leave out what replays guests of a real size."""
+    if DISABLED:
+        skip = pytest.mark.skip(reason="full-size guests would take hours as plain Python")
+        for item in items:
+            if item.path.parent.name in FULL_SIZE:
+                item.add_marker(skip)

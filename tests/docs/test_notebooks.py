@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from replay.jit import DISABLED
-
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 
 
@@ -20,7 +18,6 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
-@pytest.mark.skipif(DISABLED, reason="96G as plain Python takes hours")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)

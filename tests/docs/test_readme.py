@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from replay.cli.main import main
-from replay.jit import DISABLED
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -30,7 +29,6 @@ def commands() -> list[list[str]]:
     return found
 
 
-@pytest.mark.skipif(DISABLED, reason="96G as plain Python takes hours")
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_commands_run(command, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
@@ -41,7 +39,6 @@ def test_there_are_commands():
     assert len(commands()) >= 5
 
 
-@pytest.mark.skipif(DISABLED, reason="96G as plain Python takes hours")
 @pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "python"])
 def test_python_runs(text, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import replay
-from replay.jit import DISABLED
 
 ROOT = Path(__file__).resolve().parents[2]
 _spec = importlib.util.spec_from_file_location("update_golden", ROOT / "tools" / "update_golden.py")
@@ -21,8 +20,6 @@ tool = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tool)
 GOLDEN = json.loads(tool.GOLDEN.read_text())
 CASES = list(tool.all_cases())
-
-pytestmark = pytest.mark.skipif(DISABLED, reason="too slow as plain Python; the small random guests cover that")
 
 
 @lru_cache(maxsize=1)
