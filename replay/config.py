@@ -82,7 +82,7 @@ class RunConfig:
         metavar="SHARE",
     )
     max_bandwidth: int = option(
-        128 << 20, "migration parameter max-bandwidth; 0 for no limit", parse=units.parse_bandwidth, metavar="RATE"
+        "128MiB/s", "migration parameter max-bandwidth; 0 for no limit", parse=units.parse_bandwidth, metavar="RATE"
     )
     downtime_limit: int = option("300ms", "migration parameter downtime-limit", parse=_downtime_ms, metavar="TIME")
     link: int = option(

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import replay
 from replay.cli.main import main
+from replay.plugins import names
+from tests.engine.test_scale_and_feed import small_trace
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -43,6 +46,19 @@ def test_there_are_commands():
 def test_python_runs(text, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
+
+
+def test_the_design_of_the_readme_works(tmp_path):
+    """Saved to a file it runs on every log, loses nothing, and sends what the shipped bitmaps send."""
+    path = tmp_path / "byte_map.py"
+    path.write_text(README.split("<!-- a whole design -->\n```python\n")[1].split("```")[0])
+    trace = small_trace(events=2000)
+    for log in names("log"):
+        options = {"log": log, "max_bandwidth": "10MB/s", "downtime_limit": "5ms", "at_end": "hold"}
+        mine, shipped = (replay.run(trace, design=design, **options) for design in (str(path), "bitmap"))
+        assert mine.status == "completed"
+        assert mine.lost_pages == 0
+        assert mine.rows[1]["dirty_pages"] == shipped.rows[1]["dirty_pages"]
 
 
 def test_generated_tables_are_fresh():
