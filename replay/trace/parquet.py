@@ -93,7 +93,7 @@ def column_faults(file: pq.ParquetFile) -> list[tuple[str, str]]:
     for name, types in COLUMN_TYPES.items():
         indices = schema.get_all_field_indices(name)
         if not indices and name not in OPTIONAL_COLUMNS:
-            have = ", ".join(schema.names) or "none"
+            have = ", ".join(schema.names[:8]) + (" ..." if len(schema.names) > 8 else "") or "none"
             faults.append(("missing column", f"column {name!r} is missing (columns: {have})"))
         elif len(indices) > 1:
             faults.append(("wrong type", f"column {name!r} is there {len(indices)} times"))

@@ -15,7 +15,8 @@ from replay.migration.feed import Feed, Window
 from replay.migration.precopy import Outcome, Parameters, Precopy
 from replay.plugins import parse
 from replay.verbs import GuestShape
-from tests.reference.model import Case, Migration
+from tests.reference.case import Case
+from tests.reference.migration import Migration
 
 TABLE = costs.load("generic-x86")
 DEVICE = 1 << 13  # origin of a host write: source code 1

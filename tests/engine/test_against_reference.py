@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from replay.jit import DISABLED
 from replay.plugins import names
 from tests.engine.harness import cases, difference, rounds_of, run_engine, run_reference
-from tests.reference.model import DESIGNS, LOGS
+from tests.reference.designs import DESIGNS
+from tests.reference.logs import LOGS
 
 PAIRS = [(log, design) for log in names("log") for design in names("design")]
 EXAMPLES = 8 if DISABLED else 60

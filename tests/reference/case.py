@@ -1,0 +1,44 @@
+"""What the reference replays, and how it counts words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MS = 1_000_000_000  # picoseconds
+
+
+@dataclass
+class Case:
+    """One migration of a small guest. Times in ns, bandwidth in bytes a second."""
+
+    n_pages: int
+    n_vcpus: int
+    events: list[tuple[int, int, int]]  # (t_ns, page, vcpu), ascending; vcpu -1: a device
+    duration_ns: int
+    zero: set[int]
+    log: str
+    design: str
+    max_bandwidth: int
+    downtime_ms: int
+    prices: dict[str, int]
+    fixed: dict[str, int]
+    fixed_bytes: int
+    kring_entries: int = 1024
+    kring_reserved: int = 576
+    reaper_ps: int = 10**12
+    ring_entries: int = 1024
+    group: int = 64
+    refind: bool = True
+    loop: bool = True
+    closed_loop: bool = True
+    give_up_ns: int = 60_000_000_000
+    start_ns: int = 0
+
+
+def words_of(pages: set[int]) -> int:
+    return len({page // 64 for page in pages})
+
+
+def span(first_page: int, last_page: int) -> int:
+    """Words that a look from one page to another touches."""
+    return last_page // 64 - first_page // 64 + 1
