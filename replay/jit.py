@@ -236,6 +236,10 @@ def verb(declaration: Callable[..., Any]) -> Any:
         overload(operation, jit_options=OPTIONS | {"forceinline": True}, strict=False)(choose)
 
     def implement(state_class: type) -> Callable[..., Any]:
+        # numba names machine code after the class's bare name and its fields' types: two plug-ins whose `State` have
+        # fields of the same types would share symbols, and one would run the other's code out of the disk cache
+        state_class.__name__ = f"{state_class.__module__}.{state_class.__qualname__}"
+
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             table.implementations[state_class] = function
             return function

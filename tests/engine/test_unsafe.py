@@ -109,6 +109,17 @@ def test_a_design_of_ones_own_gives_what_the_shipped_one_gives(forgetful):
         assert mine.summary["ram"]["normal"] == pytest.approx(shipped.summary["ram"]["normal"], rel=0.05)
 
 
+def test_two_plugins_of_the_same_shape_do_not_run_each_others_code(tmp_path):
+    """Their states have the same name and the same fields; only what the verbs do differs."""
+    trace = small_trace(n_pages=300, events=2000)
+    paths = [tmp_path / "left.py", tmp_path / "right.py"]
+    paths[0].write_text(DESIGN)
+    paths[1].write_text(DESIGN.replace("design.marked[page] = 1", "design.marked[page] = 1 if page > 150 else 0"))
+    lost = [replay.run(trace, design=f"{path}:0", **OPTIONS).lost_pages for path in (*paths, *paths)]
+    assert lost[0] == lost[2] == 0
+    assert lost[1] == lost[3] > 0
+
+
 def test_the_shell_says_so_with_exit_code_3(forgetful, capsys, tmp_path):
     trace = small_trace(n_pages=300, events=2000)
     events, path = trace.decode(), tmp_path / "small.parquet"

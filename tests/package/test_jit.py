@@ -48,6 +48,13 @@ def _llvm(kernel, signature) -> str:
     return text
 
 
+def test_every_state_class_has_a_name_of_its_own():
+    """Machine code is named after it."""
+    classes = [parse(kind, name).module.State for kind in ("log", "design") for name in names(kind)]
+    assert len({state_class.__name__ for state_class in classes}) == len(classes)
+    assert all(state_class.__module__ in state_class.__name__ for state_class in classes)
+
+
 def test_every_counter_has_its_constant():
     for name, index in work.INDEX.items():
         assert getattr(work, name.upper()) == index
