@@ -135,7 +135,8 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """A kernel that becomes part of whatever kernel calls it.
 
     For what runs once a page or once an event and takes states: a call that LLVM does not inline copies every array of
-    its arguments, seven words each, onto the stack, which measured 3.5 ns a page for a search and about 70 ns an event.
+    its arguments, seven words each, onto the stack: about 3.5 ns a page for a search; stepping an idle 96G guest took
+    1.5 times C's time before and 0.9 after.
     """
     return _compile(function, {"forceinline": True})
 

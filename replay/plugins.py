@@ -87,9 +87,9 @@ class Plugin:
             value = getattr(self.config, field.name)
             number = isinstance(value, int) and not isinstance(value, bool)
             if index == 0 and (number or value != field.default):
-                texts.append(_spell(value, field))
+                texts.append(spell(value, field.metadata["unit"]))
             elif value != field.default:
-                texts.append(f"{field.name.replace('_', '-')}={_spell(value, field)}")
+                texts.append(f"{field.name.replace('_', '-')}={spell(value, field.metadata['unit'])}")
         return self.name + (":" + ",".join(texts) if texts else "")
 
     def build(self, shape: Any) -> Any:
@@ -97,10 +97,11 @@ class Plugin:
         return self.module.build(self.config, shape)
 
 
-def _spell(value: Any, field: dataclasses.Field[Any]) -> str:
+def spell(value: Any, unit: str) -> str:
+    """A parameter's value as `parse` takes it."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value}ns" if field.metadata["unit"] == "ns" else str(value)
+    return f"{value}ns" if unit == "ns" else str(value)
 
 
 def names(kind: str) -> list[str]:

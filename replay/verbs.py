@@ -19,9 +19,6 @@ from replay.jit import NONE, U0, U1, U6, U63, U64, kernel, verb
 from replay.kernels.bits import popcount_below
 from replay.work import N_COUNTERS, N_SEND
 
-CLEAR_SHIFT = 18
-"""log2 of the pages in a chunk of the clear bitmap (QEMU's x-clear-bitmap-shift: 1 GiB of 4 KiB pages)."""
-
 
 class Meter(NamedTuple):
     """Work counters and what a unit of each costs."""

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from replay.cli import show
-from replay.cli.options import add_json, add_run_options, run_config
+from replay.cli.options import add_json, add_run_options, add_trace, run_config
 from replay.config import RunConfig
 from replay.errors import UnsafeError, UsageError
 
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `replay compare`."""
-    parser.add_argument(
-        "trace", metavar="TRACE", help="a trace file, or the name of a shipped trace (replay list traces)"
-    )
+    add_trace(parser)
     parser.add_argument(
         "--design",
         action="append",

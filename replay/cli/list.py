@@ -68,19 +68,16 @@ def _entries(kind: str) -> list[dict[str, Any]]:
 def _table(kind: str, entries: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
+    from replay.plugins import spell
+
     table = Table(title=kind, title_justify="left", box=None, pad_edge=False)
     table.add_column("name", no_wrap=True, style="bold")
     table.add_column("")
     for entry in entries:
         table.add_row(entry["name"], entry.get("summary") or f"{entry['bytes']:,} bytes")
         for index, parameter in enumerate(entry.get("parameters", ())):
-            default = (
-                {True: "on", False: "off"}.get(parameter["default"], parameter["default"])
-                if isinstance(parameter["default"], bool)
-                else parameter["default"]
-            )
+            value = spell(parameter["default"], parameter["unit"])
+            unit = f" {parameter['unit']}" if parameter["unit"] not in ("", "ns") else ""
             short = "" if index else ", or just the value"
-            table.add_row(
-                "", f"[dim]{parameter['name']}={default} {parameter['unit']}{short}: {parameter['meaning']}[/dim]"
-            )
+            table.add_row("", f"[dim]{parameter['name']}={value}{unit}{short}: {parameter['meaning']}[/dim]")
     return table

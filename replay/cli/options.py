@@ -17,10 +17,8 @@ def add_run_options(parser: argparse.ArgumentParser, *, leave_out: tuple[str, ..
         meta, default = field.metadata, field.default
         shown = "" if default in (None, False) else f" (default: {default})"
         if field.type == "bool":
-            name = flag(field.name)
-            names = [name] if default is False else [name, "--no-" + name[2:]]
-            action: Any = "store_true" if default is False else argparse.BooleanOptionalAction
-            parser.add_argument(names[0], action=action, default=default, help=meta["help"].replace("%", "%%"))
+            action: Any = argparse.BooleanOptionalAction if default else "store_true"
+            parser.add_argument(flag(field.name), action=action, default=default, help=meta["help"].replace("%", "%%"))
         else:
             parser.add_argument(
                 flag(field.name),
@@ -28,6 +26,13 @@ def add_run_options(parser: argparse.ArgumentParser, *, leave_out: tuple[str, ..
                 metavar=meta["metavar"] or "|".join(meta["choices"]),
                 help=(meta["help"] + shown).replace("%", "%%"),
             )
+
+
+def add_trace(parser: argparse.ArgumentParser) -> None:
+    """TRACE: a file, or a shipped trace by name."""
+    parser.add_argument(
+        "trace", metavar="TRACE", help="a trace file, or the name of a shipped trace (replay list traces)"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

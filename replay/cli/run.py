@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 
 from replay.cli import show
-from replay.cli.options import add_json, add_run_options, run_config
+from replay.cli.options import add_json, add_run_options, add_trace, run_config
 from replay.errors import UnsafeError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `replay run`."""
-    parser.add_argument(
-        "trace", metavar="TRACE", help="a trace file, or the name of a shipped trace (replay list traces)"
-    )
+    add_trace(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write the result as Parquet")
     add_json(parser)
     add_run_options(parser)

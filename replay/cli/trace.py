@@ -4,16 +4,13 @@ it."""
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
+
+from replay.cli import show
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-NAME = "trace"
-SUMMARY = "show what a trace file holds, or check it"
-
-WIDTH = 100
 EXIT_FAULTS = 4
 
 
@@ -45,7 +42,7 @@ def _validate(args: argparse.Namespace) -> int:
     path = find(args.file)
     faults = validate(path)
     if args.json:
-        print(json.dumps({"path": str(path), "valid": not faults, "faults": [fault._asdict() for fault in faults]}))
+        show.print_json({"path": str(path), "valid": not faults, "faults": [fault._asdict() for fault in faults]})
     elif faults:
         for fault in faults:
             print(f"{path}: {fault}")
@@ -60,12 +57,10 @@ def _info(args: argparse.Namespace) -> int:
 
     figures = describe(find(args.file))
     if args.json:
-        print(json.dumps(figures))
+        show.print_json(figures)
         return 0
-    from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=False)
-    console = Console(highlight=False, width=min(console.width, WIDTH))
+    console = show.console()
     for table in (_identity(figures), _rates(figures), _working_sets(figures)):
         console.print(table)
     return 0

@@ -23,9 +23,10 @@ from replay.jit import U0, U1, U6, U63, U64
 from replay.kernels import memory
 from replay.kernels.bitmap import test_and_set
 from replay.kernels.bits import popcount
-from replay.verbs import CLEAR_SHIFT, GuestShape, Meter, fold_slots, harvest, rearm, rearm_due, write
+from replay.verbs import GuestShape, Meter, fold_slots, harvest, rearm, rearm_due, write
 from replay.work import CLEAR_IOCTLS, CLEAR_PAGES, CLEAR_WORDS, L0_WORDS, LOG_IOCTLS, LOGGED_WRITES, VCPU_KICKS
 
+CLEAR_SHIFT = 18  # log2 of the pages in a chunk: QEMU's x-clear-bitmap-shift, 1 GiB of 4 KiB pages
 _SHIFT = U64(CLEAR_SHIFT)
 N_PAGES, N_VCPUS = 0, 1
 

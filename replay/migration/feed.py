@@ -47,7 +47,6 @@ class Feed:
         self._loop = loop
         self._lanes = lanes
         self._windows = source.windows(start_ns)
-        self._pending: Window | None = next(self._windows, None)
         self.closed_loop = closed_loop
         self.repeats = 0
         self.ended = False
@@ -81,9 +80,7 @@ class Feed:
     def refill(self) -> None:
         """Hand the kernel the next window; after the last one, begin again (loop) or let the guest go idle (hold)."""
         guest = self.guest
-        window, self._pending = self._pending, None
-        if window is None:
-            window = next(self._windows, None)
+        window = next(self._windows, None)
         shift_ns = 0
         if window is None:
             if not self._loop:
