@@ -58,6 +58,7 @@ from replay.verbs import (
     Meter,
     before_harvest,
     fold_slots,
+    mark_each,
     mark_ram,
     mark_slot,
     occupancy_max,
@@ -70,9 +71,6 @@ from replay.verbs import (
 from replay.work import (
     FALLBACK_ROUNDS,
     FAN_OUT,
-    L1_PAGES,
-    L1_TOUCHED,
-    L1_WORDS,
     L1_ZEROED,
     REFILL_WORDS,
     REFIND_CALLS,
@@ -259,7 +257,7 @@ def _refill(design: State, work: np.ndarray) -> None:
 @fold_slots.implement(State)
 def _fold_slots(design: State, slots: np.ndarray, keep: bool, meter: Meter) -> None:
     if keep:
-        _fold_new(design, slots, meter.work)
+        mark_each(design, slots, NONE, meter)
     elif design.flags[U64(OVERFLOWED) + design.flags[ENQUEUE]] != U0:
         fold_layer(slots, design.l2, design.at[N_PAGES], False, meter.work)
     else:
@@ -271,27 +269,6 @@ def _fold_slots(design: State, slots: np.ndarray, keep: bool, meter: Meter) -> N
         for word in range(slots.size):
             slots[word] = U0
         work[L1_ZEROED] += (design.at[N_PAGES] + U63) >> U6
-
-
-@kernel
-def _fold_new(design: State, slots: np.ndarray, work: np.ndarray) -> None:
-    """L1 into L2 where the log is itself a bitmap: pages that are new in L2 are queued one by one."""
-    stop = (design.at[N_PAGES] + U63) >> U6
-    work[L1_WORDS] += stop
-    word = next_touched(slots, U0, stop)
-    while word < stop:
-        bits = slots[word]
-        work[L1_TOUCHED] += U1
-        work[FAN_OUT] += U1
-        while bits != U0:
-            work[L1_PAGES] += U1
-            page = (word << U6) + lowest(bits)
-            known = test_and_set(design.l2, page)
-            if not known or design.flags[DEDUPE] == U0:
-                work[RING_DUPLICATES] += U64(known)
-                _enqueue(design, page, work)
-            bits &= bits - U1
-        word = next_touched(slots, word + U1, stop)
 
 
 @sync.implement(State)

@@ -1,4 +1,4 @@
-"""One bitmap and one queue: pages come from the queue until it overflows, then from a scan of the bitmap.
+"""One bitmap and one queue: pages come from the queue until it overflows, then from a scan.
 
 What: whoever dirties a page sets its bit in one bitmap and, if the bit was clear, pushes the page. The sender takes
 pages from the queue and clears their bits; after an overflow there are bits without an entry, so it scans. How, once

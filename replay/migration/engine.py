@@ -125,9 +125,9 @@ def _send_page(zeros: np.ndarray, stream: np.ndarray, word: Any, bit: Any, work:
 
 
 @kernel
-def _catch_up(log: Any, design: Any, guest: Guest, stream: np.ndarray, aside: Meter, until: Any) -> Any:
-    """`advance` as a call of its own, to keep the guest's code out of the loop over pages."""
-    return advance(log, design, guest, stream, aside, until, NONE)
+def catch_up(log: Any, design: Any, guest: Guest, stream: np.ndarray, aside: Meter, until: Any) -> Any:
+    """Run the guest up to `until`: DONE or WANT_EVENTS. A call of its own keeps its code out of the loop over pages."""
+    return WANT_EVENTS if advance(log, design, guest, stream, aside, until, NONE) == NEED_EVENTS else DONE
 
 
 @kernel
@@ -171,13 +171,13 @@ def step(
     while True:
         if reset_late(design):
             until, waiting = sender[NOW_PS], guest.state[NEXT_PS] <= sender[NOW_PS]
-            if running and waiting and _catch_up(log, design, guest, stream, aside, until) == NEED_EVENTS:
+            if running and waiting and catch_up(log, design, guest, stream, aside, until) == WANT_EVENTS:
                 return WANT_EVENTS
             _rearm_late(log, design, sender, meter)
         if rate_exceeded(stream):
             return LIMITED
         now = sender[NOW_PS]
-        if running and guest.state[NEXT_PS] <= now and _catch_up(log, design, guest, stream, aside, now) == NEED_EVENTS:
+        if running and guest.state[NEXT_PS] <= now and catch_up(log, design, guest, stream, aside, now) == WANT_EVENTS:
             return WANT_EVENTS
         if live(design):
             if stream[FREE_PS] > now:

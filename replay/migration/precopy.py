@@ -189,11 +189,7 @@ class Precopy:
         link.put_buffered(self.stream, np.uint64(link.SECTION_HEADER_BYTES), work)
         self.sender[DEADLINE_PS], self.sender[engine.CALLS] = deadline_ps, 0
         self._catch_up()
-        if self.batched:
-            self._send_batched()
-        else:
-            self._send_stepping()
-            self._catch_up()
+        self._send_batched() if self.batched else self._send_stepping()
         link.put_buffered(self.stream, np.uint64(link.END_BYTES + link.SECTION_FOOTER_BYTES), work)
         link.flush(self.stream, work)
 
@@ -208,40 +204,41 @@ class Precopy:
             self._merge()
 
     def _send_stepping(self) -> None:
-        begin = time.perf_counter_ns()
-        while (
-            engine.step(
-                self.log, self.design, self.feed.guest, self.stream, self.sender, self.meter, self.aside, self.running
-            )
-            == WANT_EVENTS
-        ):
-            self.feed.refill()
-        self.clock["send"] += time.perf_counter_ns() - begin
+        self._feed(
+            "send",
+            lambda guest: engine.step(
+                self.log, self.design, guest, self.stream, self.sender, self.meter, self.aside, self.running
+            ),
+        )
+        self._catch_up()
 
     def _merge(self) -> None:
-        begin = time.perf_counter_ns()
-        while (
-            engine.merge(
-                self.log,
-                self.design,
-                self.feed.guest,
-                self.stream,
-                self.sender,
-                self.meter,
-                self.aside,
-                self.plan,
-                self.running,
-            )
-            == WANT_EVENTS
-        ):
-            self.feed.refill()
-        self.clock["guest"] += time.perf_counter_ns() - begin
+        self._feed(
+            "guest",
+            lambda guest: engine.merge(
+                self.log, self.design, guest, self.stream, self.sender, self.meter, self.aside, self.plan, self.running
+            ),
+        )
 
     def _catch_up(self) -> None:
         """Let the guest run up to now."""
-        if self.running and int(self.feed.guest.state[NEXT_PS]) <= int(self.now):
+        if not self.running or int(self.feed.guest.state[NEXT_PS]) > int(self.now):
+            return
+        if self.batched:
             self.plan.ends[:] = 0
             self._merge()
+        else:
+            self._feed(
+                "guest",
+                lambda guest: engine.catch_up(self.log, self.design, guest, self.stream, self.aside, self.now),
+            )
+
+    def _feed(self, clock: str, kernel: Callable[[Any], Any]) -> None:
+        """Call a kernel, handing it the next window of events, until it wants no more."""
+        begin = time.perf_counter_ns()
+        while kernel(self.feed.guest) == WANT_EVENTS:
+            self.feed.refill()
+        self.clock[clock] += time.perf_counter_ns() - begin
 
     def _limit_rate(self) -> None:
         """Close the window if it is over; sleep until it is when its bytes are used up."""

@@ -114,11 +114,18 @@ def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
 def make_case(**changes: Any) -> Case:
     defaults: dict[str, Any] = {
         "n_pages": 200, "n_vcpus": 2, "events": [], "duration_ns": 1_000_000_000, "zero": set(),
-        "log": "tcg", "design": "bitmap", "options": {"host-page-refind": True},
+        "log": "tcg", "design": "bitmap",
         "max_bandwidth": 2_000_000, "downtime_ms": 10, "prices": TABLE.prices_ps, "fixed": TABLE.fixed_ps,
         "fixed_bytes": TABLE.fixed_bytes["device_state"], "give_up_ns": 3_000_000_000,
     }  # fmt: skip
-    return Case(**(defaults | changes))
+    merged = defaults | changes
+    return Case(**(merged | {"options": default_options(merged["design"]) | changes.get("options", {})}))
+
+
+def default_options(design: str) -> dict[str, Any]:
+    """A design's parameters as they are when none is given."""
+    config = parse("design", design).config
+    return {name: getattr(config, name.replace("-", "_")) for name, _ in OPTIONS[design]}
 
 
 def random_events(
@@ -182,11 +189,8 @@ def options(draw: Any, design: str) -> dict[str, Any]:
         drawn |= {name: draw(st.sampled_from(values)) for name, values in _ONLY_FROM_KVM_RINGS}
         drawn["batch"] = min(drawn["batch"], drawn["entries"])
     if draw(st.booleans()):
-        safe = parse("design", design).config
         first = OPTIONS[design][0][0]
-        drawn = {
-            name: drawn[name] if name == first else getattr(safe, name.replace("-", "_")) for name, _ in OPTIONS[design]
-        }
+        drawn = default_options(design) | {first: drawn[first]}
     return drawn
 
 

@@ -194,12 +194,7 @@ class DoubleRing(Bitmap):
 
     def fold(self, slots, keep, counts):
         if keep:
-            counts["l1_words"] += self.n_words
-            counts["l1_touched"] += words_of(slots)
-            counts["fan_out"] += words_of(slots)
-            for page in sorted(slots):
-                counts["l1_pages"] += 1
-                self.mark_ram(page, counts)
+            self.mark_each(slots, self.n_pages, counts)
         elif self.filling_overflowed:
             super().fold(slots, False, counts)
         else:
