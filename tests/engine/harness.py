@@ -67,11 +67,18 @@ def plugin_texts(case: Case) -> tuple[str, str]:
         else case.log
     )
     shown = {name: ("off", "on")[value] if isinstance(value, bool) else value for name, value in case.options.items()}
+    if not shown:
+        return log, case.design
     return log, f"{case.design}:" + ",".join(f"{name}={value}" for name, value in shown.items())
 
 
 def run_engine(
-    case: Case, formulation: str = "auto", *, window_events: int | None = None, check: bool = True
+    case: Case,
+    formulation: str = "auto",
+    *,
+    window_events: int | None = None,
+    check: bool = True,
+    keep: list[Precopy] | None = None,
 ) -> Outcome:
     source = SmallGuest(case, window_events)
     log, design = (parse(kind, text) for kind, text in zip(("log", "design"), plugin_texts(case), strict=True))
@@ -91,7 +98,10 @@ def run_engine(
         give_up_ns=case.give_up_ns,
         formulation=formulation,
     )
-    return Precopy(log.build(source.shape), design.build(source.shape), feed, parameters, table, case.n_pages).run()
+    machine = Precopy(log.build(source.shape), design.build(source.shape), feed, parameters, table, case.n_pages)
+    if keep is not None:
+        keep.append(machine)
+    return machine.run()
 
 
 def run_reference(case: Case) -> Migration:
@@ -123,7 +133,9 @@ def make_case(**changes: Any) -> Case:
 
 
 def default_options(design: str) -> dict[str, Any]:
-    """A design's parameters as they are when none is given."""
+    """A shipped design's parameters as they are when none is given; nothing for a spelling of one's own."""
+    if design not in OPTIONS:
+        return {}
     config = parse("design", design).config
     return {name: getattr(config, name.replace("-", "_")) for name, _ in OPTIONS[design]}
 
@@ -195,7 +207,7 @@ def options(draw: Any, design: str) -> dict[str, Any]:
 
 
 @st.composite
-def cases(draw: Any, log: str, design: str) -> Case:
+def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
     """Small guests and settings that reach rate limits, thresholds, full rings, fallbacks, repeats and all-zero memory."""
     n_pages = draw(st.sampled_from([1, 3, 63, 64, 65, 127, 200, 500, 1000]))
     n_vcpus = draw(st.integers(1, 3))
@@ -222,7 +234,7 @@ def cases(draw: Any, log: str, design: str) -> Case:
         prices=prices,
         kring_entries=256 if small_ring else 1024, kring_reserved=64 if small_ring else 576,
         reaper_ps=draw(st.sampled_from([3_000_000_000, 10**12])),
-        options=draw(options(design)), n_blocks=draw(st.sampled_from([1, 3])), loop=draw(st.booleans()),
+        options=draw(options(design)) if vary_options else {}, n_blocks=draw(st.sampled_from([1, 3])), loop=draw(st.booleans()),
         closed_loop=draw(st.booleans()), give_up_ns=draw(st.sampled_from([150_000_000, 1_500_000_000])),
         start_ns=draw(st.sampled_from([0, duration_ns // 3])),
     )  # fmt: skip
