@@ -22,7 +22,8 @@ from replay.verbs import Meter, mark_ram, next_wake, wake, write
 from replay.work import GUEST_WRITES
 
 NEXT_PS, END_NS, OPEN, CLOSED_LOOP, BUSY_UNTIL_PS, NEED_LANE, HIT_PS, CHECK, REDUNDANT = 0, 1, 2, 3, 4, 5, 6, 7, 8
-N_STATE = 9
+TICK_PS, TICK_EVERY_PS, NAP_PS, NAP_END_PS, NAPPED_PS, DILATED = 9, 10, 11, 12, 13, 14
+N_STATE = 15
 DONE, NEED_EVENTS, WATCH_HIT = 0, 1, 2
 VCPU_MASK = U64(0x1FFF)
 _PS_PER_NS = U64(1000)
@@ -39,7 +40,7 @@ class Guest(NamedTuple):
     stop: np.ndarray  # uint64 (n_lanes,)  end of the lane's events in this window
     offset_ps: np.ndarray  # uint64 (n_lanes,)  host time - guest time; wraps below zero
     stall_ps: np.ndarray  # uint64 (n_lanes,)  how long the lane has stood still
-    state: np.ndarray  # uint64 (9,)  NEXT_PS ... REDUNDANT, see the constants above
+    state: np.ndarray  # uint64 (15,)  NEXT_PS ... DILATED, see the constants above
     content: np.ndarray  # uint64 (2 * n_words,)  stale and zero pages, interleaved
     zeros: np.ndarray  # uint64 (n_words,)  zero pages as the sender sees them
     turned: np.ndarray  # uint8 (n_words / 64,)  1: a zero page of these 64 words was written since the last settle
@@ -94,10 +95,10 @@ def _lane_time(t_ns: np.ndarray, head: Any, stop: Any, offset_ps: Any, state: np
 
 @inlined
 def advance(log: Any, design: Any, guest: Guest, meter: Meter, until: Any, watch: Any) -> Any:
-    """Apply every event, and every run of the log's own thread, with host time <= `until`.
+    """Apply every event, every throttle tick and every run of the log's own thread, with host time <= `until`.
 
     Stops with WATCH_HIT before an event on a page of word `watch` (its time in HIT_PS), and with NEED_EVENTS when lane
-    NEED_LANE has used up its window. Events at the time of a wake come before it.
+    NEED_LANE has used up its window. Events at the time of a tick or a wake come before it, a tick before a wake.
     """
     state = guest.state
     while True:
@@ -111,17 +112,33 @@ def advance(log: Any, design: Any, guest: Guest, meter: Meter, until: Any, watch
         wake_at = next_wake(log)
         if wake_at != NONE:
             wake_at = max(wake_at, state[BUSY_UNTIL_PS])
-        state[NEXT_PS] = min(best, wake_at)
+        tick_at = state[TICK_PS]
+        other_at = min(wake_at, tick_at)
+        state[NEXT_PS] = min(best, other_at)
         if state[NEXT_PS] > until:
             return DONE
-        if wake_at < best:
-            wake(log, design, wake_at, meter)
+        if other_at < best:
+            if tick_at <= wake_at:
+                _nap(guest.offset_ps, state)
+            else:
+                wake(log, design, wake_at, meter)
             continue
         if guest.head[lane] >= guest.stop[lane]:
             state[NEED_LANE] = lane
             return NEED_EVENTS
-        if _run_lane(log, design, guest, meter, lane, min(until, wake_at), second, watch):
+        if _run_lane(log, design, guest, meter, lane, min(until, other_at), second, watch):
             return WATCH_HIT
+
+
+@kernel
+def _nap(offset_ps: np.ndarray, state: np.ndarray) -> None:
+    """A throttle tick: every lane sleeps; the next tick is set."""
+    state[NAP_END_PS] = state[TICK_PS] + state[NAP_PS]
+    state[TICK_PS] += state[TICK_EVERY_PS]
+    if state[DILATED] != U0:
+        state[NAPPED_PS] += state[NAP_PS]
+        for lane in range(offset_ps.size):
+            offset_ps[lane] += state[NAP_PS]
 
 
 @kernel

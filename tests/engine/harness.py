@@ -14,11 +14,13 @@ from replay.migration import costs
 from replay.migration.feed import Feed, Window
 from replay.migration.precopy import Outcome, Parameters, Precopy
 from replay.plugins import parse
+from replay.policies import auto_converge
 from replay.verbs import GuestShape
 from tests.reference.case import Case
 from tests.reference.migration import Migration
 
 TABLE = costs.load("generic-x86")
+VERSIONS = ["7.2", "9.x", "10.0", "10.2"]
 DEVICE = 1 << 13  # origin of a host write: source code 1
 COMPARED = [c.name for c in ROUNDS if not c.name.startswith("measured_") and c.name != "formulation"]
 
@@ -81,15 +83,23 @@ def run_engine(
         closed_loop=case.closed_loop,
         check=check,
     )
-    table = dataclasses.replace(TABLE, prices_ps=case.prices)
+    table = dataclasses.replace(TABLE, prices_ps=case.prices, fixed_ps=case.fixed, fixed_bytes=case.fixed_bytes)
     parameters = Parameters(
         max_bandwidth=case.max_bandwidth,
         downtime_limit_ms=case.downtime_ms,
         link_bandwidth=0,
         give_up_ns=case.give_up_ns,
         formulation=formulation,
+        version=case.version,
+        recorded_throttled=case.recorded_throttled,
     )
-    return Precopy(log.build(source.shape), design.build(source.shape), feed, parameters, table, case.n_pages).run()
+    policy = None
+    if case.auto_converge:
+        names = ("initial", "increment", "maximum", "tailslow", "trigger")
+        policy = auto_converge.build(auto_converge.Config(**dict(zip(names, case.auto_converge, strict=True))))
+    return Precopy(
+        log.build(source.shape), design.build(source.shape), feed, parameters, table, case.n_pages, policy
+    ).run()
 
 
 def run_reference(case: Case) -> Migration:
@@ -114,7 +124,7 @@ def make_case(**changes: Any) -> Case:
         "n_pages": 200, "n_vcpus": 2, "events": [], "duration_ns": 1_000_000_000, "zero": set(),
         "log": "tcg", "design": "bitmap",
         "max_bandwidth": 2_000_000, "downtime_ms": 10, "prices": TABLE.prices_ps, "fixed": TABLE.fixed_ps,
-        "fixed_bytes": TABLE.fixed_bytes["device_state"], "give_up_ns": 3_000_000_000,
+        "fixed_bytes": TABLE.fixed_bytes, "give_up_ns": 3_000_000_000,
     }  # fmt: skip
     return Case(**(defaults | changes))
 
@@ -153,6 +163,9 @@ def cases(draw: Any, log: str, design: str) -> Case:
     zero_share = draw(st.sampled_from([0.0, 0.5, 1.0]))
     zeros = set(np.flatnonzero(np.random.default_rng(n_pages).random(n_pages) < zero_share).tolist())
     small_ring = draw(st.booleans())
+    fixed = TABLE.fixed_ps | {"first_copy": draw(st.sampled_from([0, 0, 30_000_000, 2_000_000_001]))}
+    policies = st.sampled_from([(20, 10, 99, False, 50), (50, 20, 90, True, 10), (99, 10, 99, False, 1)])
+    give_up_ns = draw(st.sampled_from([150_000_000, 1_500_000_000, 1_500_000_000, 9_000_000_000]))
     prices = dict(TABLE.prices_ps)
     if draw(st.booleans()):  # slow work, so that deadlines, busy syncs and stalls matter even in a small guest
         prices.update(
@@ -170,6 +183,8 @@ def cases(draw: Any, log: str, design: str) -> Case:
         reaper_ps=draw(st.sampled_from([3_000_000_000, 10**12])),
         ring_entries=draw(st.sampled_from([1, 4, 64, 1024])),
         group=draw(st.sampled_from([64, 128, 512])), refind=draw(st.booleans()), loop=draw(st.booleans()),
-        closed_loop=draw(st.booleans()), give_up_ns=draw(st.sampled_from([150_000_000, 1_500_000_000])),
+        closed_loop=draw(st.booleans()), give_up_ns=give_up_ns, fixed=fixed,
+        version=draw(st.sampled_from(VERSIONS)), recorded_throttled=draw(st.booleans()),
+        auto_converge=draw(st.one_of(st.none(), policies)),
         start_ns=draw(st.sampled_from([0, duration_ns // 3])),
     )  # fmt: skip
