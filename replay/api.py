@@ -75,14 +75,19 @@ def run_config(
         link_bandwidth=config.link,
         give_up_ns=config.give_up,
         formulation=config.formulation,
+        version=config.qemu_version,
+        recorded_throttled=opened.metadata.throttled,
     )
+    plugin = parse("policy", config.policy) if config.policy else None
     machine = precopy.Precopy(
-        log.build(source.shape), design.build(source.shape), feed, parameters, table, source.shape.n_pages
-    )
+        log.build(source.shape), design.build(source.shape), feed, parameters, table, source.shape.n_pages,
+        None if plugin is None else plugin.module.build(plugin.config),
+    )  # fmt: skip
     outcome = machine.run(progress)
     described = config.as_dict() | {
         "log": log.label,
         "design": design.label,
+        "policy": "" if plugin is None else plugin.label,
         "memory": source.shape.n_pages * opened.metadata.page_size,
     }
     return Result(
@@ -107,3 +112,10 @@ def compare(results: list[Result]) -> Any:
     from replay.analysis.compare import compare as side_by_side
 
     return side_by_side(results)
+
+
+def validate(folders: list[str | os.PathLike[str]], **options: Any) -> dict[str, Any]:
+    """Predict recorded migrations and compare; what `replay validate --json` prints. See replay.validation.run."""
+    from replay.validation.run import validate as predict_and_compare
+
+    return predict_and_compare(folders, **options)

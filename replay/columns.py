@@ -24,7 +24,12 @@ class Column:
 
 _OWN = (
     Column("round", "Int32", "", "number of the sync that began it, from 1"),
-    Column("cause", "String", "", "why that sync was made: setup, estimate (pending below the threshold), final"),
+    Column(
+        "cause",
+        "String",
+        "",
+        "why that sync was made: setup, estimate (pending below the threshold), background, final",
+    ),
     Column("formulation", "String", "", "which inner loop sent the pages: batched or stepping"),
     Column("sync_begin_ns", "Int64", "ns", "host time of the sync since the migrate command"),
     Column("sync_end_ns", "Int64", "ns", "host time at which the sync was done"),
@@ -34,6 +39,7 @@ _OWN = (
     Column("dirty_pages", "Int64", "pages", "that became pending at the sync"),
     Column("pending_after_pages", "Int64", "pages", "waiting to be sent after the sync"),
     Column("threshold_bytes", "Int64", "bytes", "pending below this is small enough to switch over; at the sync"),
+    Column("throttle_pct", "Int64", "%", "share of the time that vCPUs were made to sleep, at the sync"),
     Column("sent_bytes", "Int64", "bytes", "put into the stream"),
     Column("redundant_pages", "Int64", "pages", "sent although unchanged since they were last sent; null unchecked"),
     Column("iterate_calls", "Int64", "calls", "times the sender was entered"),

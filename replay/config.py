@@ -85,6 +85,10 @@ class RunConfig:
         "128MiB/s", "migration parameter max-bandwidth; 0 for no limit", parse=units.parse_bandwidth, metavar="RATE"
     )
     downtime_limit: int = option("300ms", "migration parameter downtime-limit", parse=_downtime_ms, metavar="TIME")
+    qemu_version: str = option("10.0", "version of QEMU to behave as", choices=("7.2", "9.x", "10.0", "10.2"))
+    policy: str = option(
+        "", "what is decided at a sync: a name or path/to/file.py (default: nothing)", metavar="POLICY[:PARAMS]"
+    )
     link: int = option(
         0, "speed of the wire; 0: the wire is never the slower part", parse=units.parse_bandwidth, metavar="RATE"
     )

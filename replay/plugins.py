@@ -24,7 +24,8 @@ from typing import Any
 from replay import units
 from replay.errors import UsageError, unknown_name
 
-FOLDERS = {"log": "dirtylogs", "design": "designs"}
+FOLDERS = {"log": "dirtylogs", "design": "designs", "policy": "policies"}
+_DEFINES = {"log": ("Config", "State", "build"), "design": ("Config", "State", "build"), "policy": ("Config", "build")}
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -222,7 +223,7 @@ def _load(kind: str, name: str, path: Path) -> ModuleType:
     except Exception as error:
         del sys.modules[module_name]
         raise UsageError(f"{path}: fails to import: {type(error).__name__}: {error}") from error
-    for needed in ("Config", "State", "build"):
+    for needed in _DEFINES[kind]:
         if not hasattr(module, needed):
             raise UsageError(f"{path}: a {kind} plug-in must define {needed}")
     return module

@@ -17,6 +17,8 @@ COMMANDS = {
     "demo": "a shipped trace of a real guest through two designs, in a minute or less",
     "run": "replay a trace through one dirty log and one design",
     "compare": "the same trace through several designs, side by side",
+    "validate": "predictions against real migrations, recorded with their traces",
+    "calibrate": "measure this machine's costs, or fit a host's from its migrations",
     "list": "the logs, designs, traces, cost tables, columns and counters there are",
     "trace": "look at a trace file, or check it",
 }
@@ -26,7 +28,7 @@ EXIT_CODES = """exit codes:
   1  something else went wrong
   2  a wrong name, option or value
   3  the replay lost pages: the design is unsafe
-  4  a damaged trace or result file
+  4  a damaged trace or result file; a broken case was skipped
   130  interrupted
 """
 

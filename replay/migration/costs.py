@@ -20,8 +20,8 @@ from replay.units import PS_PER_S
 from replay.work import COUNTERS, INDEX
 
 _FOLDER = Path(__file__).resolve().parent / "cost_tables"
-FIXED = ("setup", "setup_page", "loop_pass", "oversleep", "vm_stop", "device_state")
-BYTES = ("device_state",)
+FIXED = ("connect", "setup", "setup_page", "first_copy", "loop_pass", "sync", "oversleep", "vm_stop", "device_state")
+BYTES = ("setup", "device_state")
 DEFAULT = "generic-x86"
 
 

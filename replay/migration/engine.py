@@ -183,6 +183,8 @@ def step(
             if stream[FREE_PS] > now:
                 sender[LOCK_PS] += stream[FREE_PS] - now
                 sender[NOW_PS] = stream[FREE_PS]
+                if sender[NOW_PS] >= sender[DEADLINE_PS]:
+                    return OUT_OF_TIME  # those that send for themselves may keep the channel for ever
                 continue
             wanted = appetite(design)
             if wanted != U0 and _fetch_more(log, design, sender, meter, wanted):

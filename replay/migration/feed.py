@@ -11,16 +11,19 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from replay.jit import NONE
 from replay.kernels import memory
 from replay.migration.guest import (
     CHECK,
     CLOSED_LOOP,
+    DILATED,
     END_NS,
     HOST,
     N_STATE,
     NEXT_PS,
     OPEN,
     SOURCE_SHIFT,
+    TICK_PS,
     VCPU_MASK,
     Guest,
 )
@@ -71,6 +74,7 @@ class Feed:
         state = np.zeros(N_STATE, dtype=np.uint64)
         state[OPEN], state[CLOSED_LOOP], state[CHECK] = 1, closed_loop, check
         state[END_NS] = start_ns
+        state[DILATED], state[TICK_PS] = closed_loop, NONE
         empty = Window(np.empty(0, np.uint64), np.empty(0, np.uint32), np.empty(0, np.uint16), start_ns)
         for array in empty[:3]:
             array.flags.writeable = False

@@ -51,8 +51,8 @@ from replay.work import (
 )
 
 NEXT_PS, END_NS, OPEN, CLOSED_LOOP, BUSY_UNTIL_PS, NEED_LANE, HIT_PS, CHECK, REDUNDANT = 0, 1, 2, 3, 4, 5, 6, 7, 8
-OUTSIDE = 9
-N_STATE = 10
+TICK_PS, TICK_EVERY_PS, NAP_PS, NAP_END_PS, NAPPED_PS, DILATED, OUTSIDE = 9, 10, 11, 12, 13, 14, 15
+N_STATE = 16
 DONE, NEED_EVENTS, WATCH_HIT = 0, 1, 2
 VCPU_MASK = U64(0x1FFF)
 HOST, VHOST = U64(1), U64(3)  # codes of trace/schema.py; those from vhost on keep a dirty log of their own
@@ -73,7 +73,7 @@ class Guest(NamedTuple):
     stall_ps: np.ndarray  # uint64 (n_lanes,)  how long the lane has stood still
     held_ps: np.ndarray  # uint64 (n_lanes,)  host time since when the lane is held; NONE when it is not
     retry_ps: np.ndarray  # uint64 (n_lanes,)  host time at which a held lane tries again
-    state: np.ndarray  # uint64 (10,)  NEXT_PS ... OUTSIDE, see the constants above; OUTSIDE 1: `outside` was written to
+    state: np.ndarray  # uint64 (16,)  NEXT_PS ... OUTSIDE, see the constants above; OUTSIDE 1: `outside` was written to
     outside: np.ndarray  # uint64 (n_words,)  pages in the dirty logs of vhost and VFIO
     content: np.ndarray  # uint64 (2 * n_words,)  stale and zero pages, interleaved
     zeros: np.ndarray  # uint64 (n_words,)  zero pages as the sender sees them
@@ -129,10 +129,10 @@ def _lane_time(t_ns: np.ndarray, head: Any, stop: Any, offset_ps: Any, state: np
 
 @inlined
 def advance(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Meter, until: Any, watch: Any) -> Any:
-    """Apply every event, and every run of the log's own thread, with host time <= `until`.
+    """Apply every event, every throttle tick and every run of the log's own thread, with host time <= `until`.
 
     Stops with WATCH_HIT before an event on a page of word `watch` (its time in HIT_PS), and with NEED_EVENTS when lane
-    NEED_LANE has used up its window. Events at the time of a wake come before it.
+    NEED_LANE has used up its window. Events at the time of a tick or a wake come before it, a tick before a wake.
     """
     state = guest.state
     while True:
@@ -149,19 +149,35 @@ def advance(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Mete
         wake_at = next_wake(log)
         if wake_at != NONE:
             wake_at = max(wake_at, state[BUSY_UNTIL_PS])
-        state[NEXT_PS] = min(best, wake_at)
+        tick_at = state[TICK_PS]
+        other_at = min(wake_at, tick_at)
+        state[NEXT_PS] = min(best, other_at)
         if state[NEXT_PS] > until:
             return DONE
-        if wake_at < best:
-            wake(log, design, wake_at, meter)
-            _send_urgent(log, design, guest, stream, meter, wake_at)
+        if other_at < best:
+            if tick_at <= wake_at:
+                _nap(guest.offset_ps, state)
+            else:
+                wake(log, design, wake_at, meter)
+                _send_urgent(log, design, guest, stream, meter, wake_at)
         elif guest.held_ps[lane] != NONE:
             _let_go(log, design, guest, stream, meter, lane, best, until)
         elif guest.head[lane] >= guest.stop[lane]:
             state[NEED_LANE] = lane
             return NEED_EVENTS
-        elif _run_lane(log, design, guest, stream, meter, lane, until, wake_at, second, watch):
+        elif _run_lane(log, design, guest, stream, meter, lane, until, other_at, second, watch):
             return WATCH_HIT
+
+
+@kernel
+def _nap(offset_ps: np.ndarray, state: np.ndarray) -> None:
+    """A throttle tick: every lane sleeps; the next tick is set."""
+    state[NAP_END_PS] = state[TICK_PS] + state[NAP_PS]
+    state[TICK_PS] += state[TICK_EVERY_PS]
+    if state[DILATED] != U0:
+        state[NAPPED_PS] += state[NAP_PS]
+        for lane in range(offset_ps.size):
+            offset_ps[lane] += state[NAP_PS]
 
 
 @kernel
@@ -173,15 +189,15 @@ def _run_lane(
     meter: Meter,
     lane: Any,
     until: Any,
-    wake_at: Any,
+    other_at: Any,
     before: Any,
     watch: Any,
 ) -> bool:
-    """Apply the lane's next event, and more while at most `until` and `wake_at` and earlier than `before`; stop at a
+    """Apply the lane's next event, and more while at most `until` and `other_at` and earlier than `before`; stop at a
     stall."""
     index, stop, offset = guest.head[lane], guest.stop[lane], guest.offset_ps[lane]
     time = guest.t_ns[index] * _PS_PER_NS + offset
-    first, last = index, min(until, wake_at)
+    first, last = index, min(until, other_at)
     hit = False
     while True:
         page = U64(guest.page[index])

@@ -1,10 +1,11 @@
 """The migration stream: how many bytes have left, which is what QEMU's rate limit and bandwidth estimate look at.
 
 The stream counts bytes only when it flushes: when its 32 KiB buffer is full or when it has gathered 64 pieces. A page
-with content adds a piece for its 8-byte header and one for itself, hence a flush every 32 such pages (131,328 bytes); a
-page of zeros adds 9 bytes to the buffer, hence a flush about every 3,640. A limited migration overshoots each window by
-up to one flush. Source: QEMU 10.0 migration/qemu-file.c by its described behaviour; windows of 6,041,106 bytes at
-60 MB/s were measured on real migrations and come out here to the byte.
+with content adds a piece for its 8-byte header and one for itself, hence a flush every 32 such pages (131,328 bytes);
+a page of zeros adds 9 bytes to the buffer, hence a flush about every 3,640. A limited migration overshoots each window
+by up to one flush. QEMU 7.2 held what was queued against the limit (COUNT_QUEUED), and overshot by a page at most.
+Source: QEMU 10.0 migration/qemu-file.c by its described behaviour; windows of 6,041,106 bytes at 60 MB/s were measured
+on real migrations and come out here to the byte.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy as np
 from replay.jit import U0, U1, U64, inlined, kernel
 from replay.work import FLUSHES
 
-FLUSHED, QUEUED, PIECES, IN_BUFFER, BUFFERED, WINDOW_START, LIMIT, FREE_PS = 0, 1, 2, 3, 4, 5, 6, 7
-N_STREAM = 8
+FLUSHED, QUEUED, PIECES, IN_BUFFER, BUFFERED, WINDOW_START, LIMIT, COUNT_QUEUED, FREE_PS = 0, 1, 2, 3, 4, 5, 6, 7, 8
+N_STREAM = 9
 
 BUFFER_BYTES = 32_768
 MAX_PIECES = 64
@@ -26,6 +27,7 @@ HEADER_BYTES = 8
 ZERO_BYTES = 9
 NORMAL_BYTES = HEADER_BYTES + PAGE_BYTES
 SECTION_HEADER_BYTES, SECTION_FOOTER_BYTES, END_BYTES = 5, 5, 8
+RAM_BYTES_BESIDE_PAGES = 707
 WINDOW_MS = 100
 
 _BUFFER, _PIECES, _U2 = U64(BUFFER_BYTES), U64(MAX_PIECES), U64(2)
@@ -33,7 +35,7 @@ _PAGE, _HEADER, _ZERO = U64(PAGE_BYTES), U64(HEADER_BYTES), U64(ZERO_BYTES)
 
 
 def new_stream() -> np.ndarray:
-    """An empty stream: uint64 (8,), FLUSHED ... LIMIT: bytes, but for PIECES (a count) and IN_BUFFER (0 or 1).
+    """An empty stream: uint64 (9,): bytes, but for PIECES (a count), IN_BUFFER and COUNT_QUEUED (0 or 1), and FREE_PS.
 
     FREE_PS: host time from which on another thread may use the channel; kept for live designs only.
     """
@@ -106,4 +108,5 @@ def put_normals(stream: np.ndarray, count: Any, work: np.ndarray) -> None:
 @kernel
 def rate_exceeded(stream: np.ndarray) -> bool:
     """Whether the window's bytes are used up (a limit of 0 means none)."""
-    return stream[LIMIT] != U0 and stream[FLUSHED] - stream[WINDOW_START] > stream[LIMIT]
+    used = stream[FLUSHED] - stream[WINDOW_START] + stream[COUNT_QUEUED] * stream[QUEUED]
+    return stream[LIMIT] != U0 and used > stream[LIMIT]

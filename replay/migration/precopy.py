@@ -1,10 +1,11 @@
 """QEMU's precopy loop in virtual time: when to sync, when to sleep, when to stop the guest.
 
-One pass of the loop: unless the window's bytes are used up, look at the estimate of what is pending; if it is below the
-threshold, sync and look again; if it still is (or nothing is pending), switch over; else send for up to 50 ms. Then
-close the 100 ms window if it is over (its bandwidth times the downtime limit becomes the threshold), or sleep until it
-is. The threshold is 0 until the first window closes. In stop-and-copy there is no limit. Source: QEMU 10.0.13
-migration/migration.c and ram.c by their described behaviour; names are those of `query-migrate`.
+One pass of the loop: unless the window's bytes are used up, look at the estimate of what is pending; if it is below
+the threshold, sync and look again; if it still is (or nothing is pending), switch over; else send for up to 50 ms.
+Then close the 100 ms window if it is over (its bandwidth times the downtime limit becomes the threshold), or sleep
+until it is. The threshold is 0 until the first window closes. In stop-and-copy there is no limit. At a sync a policy
+(policies/) may throttle the vCPUs; a sync then waits for those that sleep. Source: QEMU 10.0.13 migration/migration.c
+and ram.c by their described behaviour; names are those of `query-migrate`; versions.py says what other versions do.
 
 All times are picoseconds since the migrate command; decisions that QEMU takes on a millisecond clock are taken on the
 floor of it.
@@ -19,20 +20,22 @@ from typing import Any
 
 import numpy as np
 
-from replay.columns import ROUNDS
 from replay.jit import NONE, implements
-from replay.migration import engine, link
+from replay.migration import engine, link, record, versions
 from replay.migration.costs import Costs
-from replay.migration.engine import DEADLINE_PS, EMPTY, LIMITED, N_SENDER, NOW_PS, OUT_OF_TIME, WANT_EVENTS
+from replay.migration.engine import DEADLINE_PS, EMPTY, LIMITED, N_SENDER, NOW_PS, OUT_OF_TIME, SPENT_PS, WANT_EVENTS
 from replay.migration.feed import Feed
 from replay.migration.guest import BUSY_UNTIL_PS, CHECK, NEXT_PS, REDUNDANT, count_stale, settle_classes
-from replay.migration.link import FLUSHED, LIMIT, QUEUED, WINDOW_MS, WINDOW_START
+from replay.migration.link import COUNT_QUEUED, FLUSHED, LIMIT, WINDOW_MS, WINDOW_START
+from replay.migration.policy import Policy, SyncRecord
+from replay.migration.throttle import Throttle
 from replay.units import PS_PER_MS
 from replay.verbs import Meter
-from replay.work import INDEX, N_COUNTERS, N_SEND, NORMAL_PAGES, VCPU_KICKS, ZERO_PAGES
+from replay.work import INDEX, N_COUNTERS, NORMAL_PAGES, VCPU_KICKS, ZERO_PAGES
 
 MAX_WAIT_MS = 50
 RATE_PERIOD_MS = 1000
+BACKGROUND_PS = 5000 * PS_PER_MS
 _NEVER = int(NONE)
 Progress = Callable[[int, int, int, int], None]
 """Called now and then with (virtual ns, round, pending pages, events applied); raise from it to cancel."""
@@ -47,6 +50,8 @@ class Parameters:
     link_bandwidth: int
     give_up_ns: int
     formulation: str  # auto, batched or stepping
+    version: str = versions.DEFAULT
+    recorded_throttled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +64,32 @@ class Outcome:
     lost_pages: int | None
     redundant_pages: int | None
     guest: dict[str, Any]
+    throttle_steps: list[tuple[int, int]]
 
 
 class Precopy:
     """One migration: built once, run once."""
 
-    def __init__(self, log: Any, design: Any, feed: Feed, parameters: Parameters, costs: Costs, n_pages: int):
+    def __init__(
+        self,
+        log: Any,
+        design: Any,
+        feed: Feed,
+        parameters: Parameters,
+        costs: Costs,
+        n_pages: int,
+        policy: Policy | None = None,
+    ):
         self.log, self.design, self.feed, self.parameters, self.costs = log, design, feed, parameters, costs
-        self.n_pages = n_pages
+        self.n_pages, self.policy = n_pages, policy
+        self.version = versions.VERSIONS[parameters.version]
+        self.throttle = Throttle(feed.guest, parameters.recorded_throttled)
         price = costs.price_vector(parameters.link_bandwidth)
+        price[NORMAL_PAGES] += np.uint64(costs.fixed_ps["first_copy"])
         self.meter = Meter(np.zeros(N_COUNTERS, dtype=np.uint64), price)
         self.aside = Meter(np.zeros(N_COUNTERS, dtype=np.uint64), price)
         self.stream = link.new_stream()
+        self.stream[COUNT_QUEUED] = self.version.limit_counts_queued
         self.sender = np.zeros(N_SENDER, dtype=np.uint64)
         self.sender[engine.LATE_PAGE] = NONE
         self.plan = engine.new_plan()
@@ -79,6 +98,7 @@ class Precopy:
         self.stopped_ps: int | None = None
         self.spent = dict.fromkeys(("harvest", "sync", "wait", "other"), 0)  # modelled, ps
         self.clock = dict.fromkeys(("harvest", "sync", "send", "guest"), 0)  # measured, ns
+        self.first_copies_ps = self.first_copies_aside_ps = 0
         self.iterate_calls = 0
         self.threshold = 0
         self.window_ms = 0
@@ -86,7 +106,8 @@ class Precopy:
         self.window_bytes = 0
         self.mbps = 0.0
         self.pages_per_second = 0.0
-        self.rates = {"last_ms": 0, "period_pages": 0, "dirty_pages_rate": 0}
+        self.rates = {"last_ms": 0, "period_pages": 0, "dirty_pages_rate": 0, "bytes": 0}
+        self._background_ps, self._background_syncs = _NEVER, 0
         self.rounds: list[dict[str, Any]] = []
         self._opened: dict[str, Any] = {}
 
@@ -114,7 +135,7 @@ class Precopy:
         downtime_ms = self._complete() if status == "completed" else None
         if downtime_ms is None:
             self._close_round()
-        summary = self._summary(status, setup_ms, downtime_ms)
+        summary = record.summary(self, status, setup_ms, downtime_ms)
         guest = {
             "stall_ns": [int(ps) // 1000 for ps in self.feed.guest.stall_ps],
             "trace_repeats": self.feed.repeats,
@@ -122,24 +143,31 @@ class Precopy:
         }
         lost, redundant = self._verify(status)
         return Outcome(
-            status=status, summary=summary, rounds=self.rounds, lost_pages=lost, redundant_pages=redundant, guest=guest
-        )
+            status=status, summary=summary, rounds=self.rounds, lost_pages=lost, redundant_pages=redundant, guest=guest,
+            throttle_steps=self.throttle.steps,
+        )  # fmt: skip
 
     def _setup(self) -> int:
         fixed = self.costs.fixed_ps
+        self._spend("other", fixed["connect"])
+        self.window_ms = int(self.now) // PS_PER_MS
+        if self.policy is not None and self.policy.background_sync and self.version.background_sync:
+            self._background_ps = int(self.now) + BACKGROUND_PS
         self._spend("other", fixed["setup"] + self.n_pages * fixed["setup_page"])
-        self._catch_up()
+        link.put_buffered(self.stream, np.uint64(self.costs.fixed_bytes["setup"]), self.meter.work)
+        link.flush(self.stream, self.meter.work)
         self._sync("setup")
         return int(self.now) // PS_PER_MS
 
     def _pass(self) -> bool:
         """One iteration; True when the guest may be stopped."""
         self._spend("other", self.costs.fixed_ps["loop_pass"])
+        if self._background_ps <= int(self.now):
+            self._sync_in_background()
         if self.pending * link.PAGE_BYTES < self.threshold:
-            self._catch_up()
             self._sync("estimate")
         pending = self.pending * link.PAGE_BYTES
-        if pending == 0 or pending < self.threshold:
+        if pending == 0 or pending < self.threshold + self.version.complete_at_threshold:
             return True
         sent = self._pages_sent()
         self._iterate(int(self.now) + (MAX_WAIT_MS + 1) * PS_PER_MS)
@@ -155,6 +183,7 @@ class Precopy:
     def _complete(self) -> int:
         """Stop-and-copy. Returns the downtime in ms."""
         begin_ms = int(self.now) // PS_PER_MS
+        self._wait_for_vcpus()
         self._spend("other", self.costs.fixed_ps["vm_stop"])
         self._catch_up()
         self.running, self.stopped_ps = False, int(self.now)
@@ -246,7 +275,11 @@ class Precopy:
         self._close_window(now_ms)
         if link.rate_exceeded(self.stream):
             sleep_ms = max(0, self.window_ms + WINDOW_MS - now_ms)
-            self._spend("wait", sleep_ms * PS_PER_MS + self.costs.fixed_ps["oversleep"])
+            awake_ps = int(self.now) + sleep_ms * PS_PER_MS + self.costs.fixed_ps["oversleep"]
+            if self._background_ps < awake_ps:
+                self._spend("wait", max(0, self._background_ps - int(self.now)))
+                self._sync_in_background()
+            self._spend("wait", max(0, awake_ps - int(self.now)))
             self._catch_up()
 
     def _close_window(self, now_ms: int) -> None:
@@ -263,11 +296,23 @@ class Precopy:
 
     # -- syncs and the record -----------------------------------------------------------------------------------------
 
+    def _sync_in_background(self) -> None:
+        """The 5 s timer of auto-converge: a sync, unless there was one since it last went off."""
+        self._background_ps += BACKGROUND_PS
+        if 1 < len(self.rounds) + 1 == self._background_syncs:
+            self._sync("background")
+        self._background_syncs = len(self.rounds) + 1
+
     def _sync(self, cause: str) -> None:
+        self._catch_up()
         self._close_round()
-        opened = self._opened = self._totals() if self.rounds else self._nothing()
+        opened = self._opened = record.totals(self) if self.rounds else dict.fromkeys(record.totals(self), 0)
         opened.update(round=len(self.rounds) + 1, cause=cause, sync_begin_ns=int(self.now) // 1000)
-        opened.update(pending_before_pages=self.pending, threshold_bytes=self.threshold)
+        opened.update(pending_before_pages=self.pending, threshold_bytes=self.threshold, throttle_pct=self.throttle.pct)
+        if self.running:
+            self._wait_for_vcpus()
+        if len(self.rounds) == 1:
+            self._end_first_copies()
         kicks, spent, clock = int(self.meter.work[VCPU_KICKS]), self._worth(), time.perf_counter_ns()
         engine.collect(self.log, self.design, self.feed.guest, self.meter)
         harvested, harvested_clock = self._worth(), time.perf_counter_ns()
@@ -276,11 +321,25 @@ class Precopy:
         self.clock["harvest"] += harvested_clock - clock
         self.clock["sync"] += done_clock - harvested_clock
         self._spend("harvest", harvested - spent)
-        self._spend("sync", done - harvested)
+        self._spend("sync", done - harvested + self.costs.fixed_ps["sync"])
         opened.update(sync_end_ns=int(self.now) // 1000, dirty_pages=new, pending_after_pages=self.pending)
         if self.running:
             self._hold_guest(int(self.meter.work[VCPU_KICKS]) - kicks)
-        self._update_rates(new)
+        self._after_sync(new)
+
+    def _wait_for_vcpus(self) -> None:
+        """Whoever needs the vCPUs waits until their throttle sleep is over."""
+        self._spend("wait", self.throttle.wait_ps(self.feed.guest, int(self.now)))
+        self._catch_up()
+
+    def _end_first_copies(self) -> None:
+        """From the second sync on the target has the pages' memory: sending one costs less."""
+        extra = np.uint64(self.costs.fixed_ps["first_copy"])
+        surplus = self.meter.work[NORMAL_PAGES] * extra
+        self.first_copies_ps = int(surplus)
+        self.first_copies_aside_ps = int(self.aside.work[NORMAL_PAGES] * extra)
+        self.sender[SPENT_PS] -= surplus
+        self.meter.price[NORMAL_PAGES] -= extra
 
     def _hold_guest(self, kicks: int) -> None:
         """A sync holds the big lock until now, and each vCPU that it kicked stood still for its kick."""
@@ -294,81 +353,35 @@ class Precopy:
                 guest.offset_ps[moving] += stall
         guest.state[NEXT_PS] = 0
 
-    def _update_rates(self, new: int) -> None:
+    def _after_sync(self, new: int) -> None:
+        """Rates of the period that a sync ends when it is longer than a second, and what the policy makes of it."""
         rates, now_ms = self.rates, int(self.now) // PS_PER_MS
         rates["period_pages"] += new
-        if now_ms > rates["last_ms"] + RATE_PERIOD_MS:
+        flushed, long_enough = int(self.stream[FLUSHED]), now_ms > rates["last_ms"] + RATE_PERIOD_MS
+        if self.policy is not None and self.running:
+            pct = self.policy.at_sync(
+                SyncRecord(
+                    sync=len(self.rounds) + 1,
+                    now_ms=now_ms,
+                    dirty_pages=new,
+                    pending_bytes=self.pending * link.PAGE_BYTES,
+                    threshold_bytes=self.threshold,
+                    period_over=long_enough,
+                    period_dirty_bytes=rates["period_pages"] * link.PAGE_BYTES,
+                    period_sent_bytes=flushed - rates["bytes"],
+                    throttle_pct=self.throttle.pct,
+                )
+            )
+            if pct is not None:
+                self.throttle.set(self.feed.guest, pct, int(self.now))
+        if long_enough:
             rates["dirty_pages_rate"] = rates["period_pages"] * 1000 // (now_ms - rates["last_ms"])
-            rates["last_ms"], rates["period_pages"] = now_ms, 0
-
-    def _totals(self) -> dict[str, Any]:
-        """Everything that only grows, so that a round is a difference. Modelled times are floored from exact sums."""
-        work, price = self.meter.work + self.aside.work, self.meter.price
-        sending = self.meter.work[:N_SEND] * price[:N_SEND]
-        pages_ps = int(sending[NORMAL_PAGES]) + int(sending[ZERO_PAGES])
-        guest = self.feed.guest
-        lanes, stall_ps = guest.stall_ps.size, int(guest.stall_ps.sum())
-        ran_ps = int(self.now) if self.stopped_ps is None else self.stopped_ps
-        totals: dict[str, Any] = dict(zip(INDEX, work.tolist(), strict=True))
-        totals.update(
-            guest_ns=(ran_ps * lanes - stall_ps) // (1000 * lanes),
-            sent_bytes=int(self.stream[FLUSHED] + self.stream[QUEUED]),
-            redundant_pages=int(guest.state[REDUNDANT]),
-            iterate_calls=self.iterate_calls,
-            modelled_stall_ns=stall_ps // 1000,
-            modelled_find_ns=(int(sending.sum()) - pages_ps) // 1000,
-            modelled_send_ns=pages_ps // 1000,
-            modelled_aside_ns=int((self.aside.work * price).sum()) // 1000,
-        )
-        spent = self.spent | {
-            "harvest": self.spent["harvest"] + int(self.sender[engine.FETCH_PS]),
-            "wait": self.spent["wait"] + int(self.sender[engine.LOCK_PS]),
-        }
-        totals.update({f"modelled_{name}_ns": ps // 1000 for name, ps in spent.items()})
-        totals.update({f"measured_{name}_ns": ns for name, ns in self.clock.items()})
-        return totals
-
-    def _nothing(self) -> dict[str, Any]:
-        """Totals of zero: the first round includes the setup, so that the rounds add up to the whole."""
-        return dict.fromkeys(self._totals(), 0)
+            rates["last_ms"], rates["period_pages"], rates["bytes"] = now_ms, 0, flushed
 
     def _close_round(self) -> None:
         """Turn what has grown since the round was opened into its row."""
-        if not self._opened:
-            return
-        opened, totals = self._opened, self._totals()
-        row = {name: value - opened[name] for name, value in totals.items()}
-        row.update({name: value for name, value in opened.items() if name not in totals})
-        kring_used, ring_used = engine.most_queued(self.log, self.design)
-        row.update(kring_used_max=int(kring_used), ring_used_max=int(ring_used), end_ns=int(self.now) // 1000)
-        row["formulation"] = "batched" if self.batched else "stepping"
-        if self.feed.guest.state[CHECK] == 0:
-            row["redundant_pages"] = None
-        self.rounds.append({column.name: row[column.name] for column in ROUNDS})
-
-    def _summary(self, status: str, setup_ms: int, downtime_ms: int | None) -> dict[str, Any]:
-        """The figures that `query-migrate` reports, by its names."""
-        total_ms = int(self.now) // PS_PER_MS
-        transferred, completed = int(self.stream[FLUSHED]), status == "completed"
-        normal, busy_ms = self._sent(NORMAL_PAGES), max(1, total_ms - setup_ms)
-        return {
-            "status": status,
-            "total-time": total_ms,
-            "downtime": downtime_ms,
-            "setup-time": setup_ms,
-            "ram": {
-                "transferred": transferred,
-                "duplicate": self._sent(ZERO_PAGES),
-                "normal": normal,
-                "normal-bytes": normal * link.PAGE_BYTES,
-                "dirty-sync-count": len(self.rounds),
-                "dirty-pages-rate": self.rates["dirty_pages_rate"],
-                "pages-per-second": int(self.pages_per_second),
-                "mbps": transferred * 8 / busy_ms / 1000 if completed else self.mbps,
-                "remaining": 0 if completed else self.pending * link.PAGE_BYTES,
-                "total": self.n_pages * link.PAGE_BYTES,
-            },
-        }
+        if self._opened:
+            self.rounds.append(record.row(self, self._opened))
 
     # -- small things -------------------------------------------------------------------------------------------------
 
@@ -382,12 +395,12 @@ class Precopy:
         """Pages waiting to be sent (`migration_dirty_pages`)."""
         return int(engine.pages_pending(self.log, self.design))
 
-    def _sent(self, counter: int) -> int:
+    def sent(self, counter: int) -> int:
         """Pages sent of one kind, by the migration thread and by those that dirtied them."""
         return int(self.meter.work[counter] + self.aside.work[counter])
 
     def _pages_sent(self) -> int:
-        return self._sent(NORMAL_PAGES) + self._sent(ZERO_PAGES)
+        return self.sent(NORMAL_PAGES) + self.sent(ZERO_PAGES)
 
     def _worth(self) -> int:
         return int((self.meter.work * self.meter.price).sum())

@@ -14,11 +14,13 @@ from replay.migration import costs
 from replay.migration.feed import Feed, Window
 from replay.migration.precopy import Outcome, Parameters, Precopy
 from replay.plugins import parse
+from replay.policies import auto_converge
 from replay.verbs import GuestShape
 from tests.reference.case import DMA, VHOST, Case, host_on
 from tests.reference.migration import Migration
 
 TABLE = costs.load("generic-x86")
+VERSIONS = ["7.2", "9.x", "10.0", "10.2"]
 SOURCES = {"host": 1 << 13, "dma": 2 << 13, "vhost": 3 << 13}  # codes in an event's origin
 COMPARED = [c.name for c in ROUNDS if not c.name.startswith("measured_") and c.name != "formulation"]
 
@@ -90,15 +92,23 @@ def run_engine(
         closed_loop=case.closed_loop,
         check=check,
     )
-    table = dataclasses.replace(TABLE, prices_ps=case.prices)
+    table = dataclasses.replace(TABLE, prices_ps=case.prices, fixed_ps=case.fixed, fixed_bytes=case.fixed_bytes)
     parameters = Parameters(
         max_bandwidth=case.max_bandwidth,
         downtime_limit_ms=case.downtime_ms,
         link_bandwidth=0,
         give_up_ns=case.give_up_ns,
         formulation=formulation,
+        version=case.version,
+        recorded_throttled=case.recorded_throttled,
     )
-    machine = Precopy(log.build(source.shape), design.build(source.shape), feed, parameters, table, case.n_pages)
+    policy = None
+    if case.auto_converge:
+        given = ("initial", "increment", "maximum", "tailslow", "trigger")
+        policy = auto_converge.build(auto_converge.Config(**dict(zip(given, case.auto_converge, strict=True))))
+    machine = Precopy(
+        log.build(source.shape), design.build(source.shape), feed, parameters, table, case.n_pages, policy
+    )
     if keep is not None:
         keep.append(machine)
     return machine.run()
@@ -126,7 +136,7 @@ def make_case(**changes: Any) -> Case:
         "n_pages": 200, "n_vcpus": 2, "events": [], "duration_ns": 1_000_000_000, "zero": set(),
         "log": "tcg", "design": "bitmap",
         "max_bandwidth": 2_000_000, "downtime_ms": 10, "prices": TABLE.prices_ps, "fixed": TABLE.fixed_ps,
-        "fixed_bytes": TABLE.fixed_bytes["device_state"], "give_up_ns": 3_000_000_000,
+        "fixed_bytes": TABLE.fixed_bytes, "give_up_ns": 3_000_000_000,
     }  # fmt: skip
     merged = defaults | changes
     return Case(**(merged | {"options": default_options(merged["design"]) | changes.get("options", {})}))
@@ -219,6 +229,9 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
     zero_share = draw(st.sampled_from([0.0, 0.5, 1.0]))
     zeros = set(np.flatnonzero(np.random.default_rng(n_pages).random(n_pages) < zero_share).tolist())
     small_ring = draw(st.booleans())
+    fixed = TABLE.fixed_ps | {"first_copy": draw(st.sampled_from([0, 0, 30_000_000, 2_000_000_001]))}
+    policies = st.sampled_from([(20, 10, 99, False, 50), (50, 20, 90, True, 10), (99, 10, 99, False, 1)])
+    give_up_ns = draw(st.sampled_from([150_000_000, 1_500_000_000, 1_500_000_000, 9_000_000_000]))
     prices = dict(TABLE.prices_ps)
     if draw(st.booleans()):  # slow work, so that deadlines, busy syncs and stalls matter even in a small guest
         prices.update(
@@ -235,6 +248,8 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
         kring_entries=256 if small_ring else 1024, kring_reserved=64 if small_ring else 576,
         reaper_ps=draw(st.sampled_from([3_000_000_000, 10**12])),
         options=draw(options(design)) if vary_options else {}, n_blocks=draw(st.sampled_from([1, 3])), loop=draw(st.booleans()),
-        closed_loop=draw(st.booleans()), give_up_ns=draw(st.sampled_from([150_000_000, 1_500_000_000])),
+        closed_loop=draw(st.booleans()), give_up_ns=give_up_ns, fixed=fixed,
+        version=draw(st.sampled_from(VERSIONS)), recorded_throttled=draw(st.booleans()),
+        auto_converge=draw(st.one_of(st.none(), policies)),
         start_ns=draw(st.sampled_from([0, duration_ns // 3])),
     )  # fmt: skip

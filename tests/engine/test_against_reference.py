@@ -60,6 +60,7 @@ def test_all_records_are_equal(log, design, data):
         assert ours.summary["ram"]["pages-per-second"] == int(theirs.pps)
         assert ours.guest["stall_ns"] == [ps // 1000 for ps in theirs.guest.stalled]
         assert ours.redundant_pages == theirs.redundant
+        assert ours.throttle_steps == theirs.throttle_steps
         if theirs.completed:
             assert ours.lost_pages == theirs.lost()
         if is_safe(case):

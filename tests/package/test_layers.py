@@ -13,12 +13,13 @@ LEVELS = {
     "kernels": 1, "trace": 1, "plugins": 1, "verbs": 1,
     "dirtylogs": 2, "designs": 2,
     "migration": 3,
+    "policies": 3,
     "results": 4, "config": 4,
-    "analysis": 5,
+    "analysis": 5, "validation": 5,
     "api": 6,
     "cli": 7, "__init__": 7, "__main__": 7,
 }  # fmt: skip
-PLUGIN_FOLDERS = ("dirtylogs", "designs")
+PLUGIN_FOLDERS = ("dirtylogs", "designs", "policies")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

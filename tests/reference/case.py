@@ -28,7 +28,7 @@ class Case:
     downtime_ms: int
     prices: dict[str, int]
     fixed: dict[str, int]
-    fixed_bytes: int
+    fixed_bytes: dict[str, int]
     kring_entries: int = 1024
     kring_reserved: int = 576
     reaper_ps: int = 10**12
@@ -38,6 +38,9 @@ class Case:
     closed_loop: bool = True
     give_up_ns: int = 60_000_000_000
     start_ns: int = 0
+    version: str = "10.0"
+    auto_converge: tuple[int, int, int, bool, int] | None = None  # initial, increment, maximum, tailslow, trigger
+    recorded_throttled: bool = False
 
 
 def words_of(pages: set[int]) -> int:

@@ -77,6 +77,7 @@ class Guest:
             deque((t - self.case.start_ns, p, v) for t, p, v in own if t >= self.case.start_ns) for own in self.all
         ]
         self.cycles = [1] * count
+        self.napped = 0
 
     def lane_of(self, writer):
         """A vCPU's lane for what happens on its thread, the last one for devices."""
@@ -94,6 +95,11 @@ class Guest:
             return None
         t, page, vcpu = self.lanes[lane][0]
         return t * 1000 + self.delay[lane], page, vcpu
+
+    def sleep(self, ps):
+        """All lanes sleep."""
+        self.napped += ps
+        self.delay = [delay + ps for delay in self.delay]
 
     def stall(self, lane, ps):
         self.stalled[lane] += ps
@@ -134,6 +140,11 @@ class Migration:
         self.opened: dict | None = None
         self.pending_at_sync: list[int] = []
         self.unpaid = 0  # work done between two pages, part of the next one's time
+        self.pct, self.tick, self.every, self.nap, self.nap_end = 0, None, 0, 0, 0
+        self.throttle_steps: list[tuple[int, int]] = []
+        self.strikes = 0
+        self.background, self.syncs_then = None, 0
+        self.extra = case.fixed["first_copy"]
 
     # -- the guest
 
@@ -148,6 +159,13 @@ class Migration:
             ]
             at, lane = min(heads, default=(None, None))
             wake = None if self.log.next_wake is None else max(self.log.next_wake, self.busy_until)
+            tick = self.tick
+            if tick is not None and tick <= until and (at is None or tick < at) and (wake is None or tick <= wake):
+                self.nap_end = tick + self.nap
+                self.tick += self.every
+                if self.case.closed_loop and not self.case.recorded_throttled:
+                    self.guest.sleep(self.nap)
+                continue
             if wake is not None and wake <= until and (at is None or wake < at):
                 self.log.wake(self.design, wake, self.aside)
                 self.send_urgent(wake)
@@ -209,6 +227,9 @@ class Migration:
             self.aside[kind] += 1
             self.aside["producer_sends"] += 1
             at = max(at, self.channel_free) + self.case.prices[kind] + self.case.prices["producer_sends"]
+            if kind == "normal_pages":
+                at += self.extra
+                self.spent["first copies aside"] += self.extra
             self.channel_free = at
         return at - begin
 
@@ -218,7 +239,10 @@ class Migration:
         return sum(self.case.prices[name] * count for name, count in counts.items())
 
     def exceeded(self):
-        return self.limit and self.stream.flushed - self.window["bytes"] > self.limit
+        used = self.stream.flushed - self.window["bytes"]
+        if self.case.version == "7.2":
+            used += self.stream.queued
+        return self.limit and used > self.limit
 
     def iterate(self, budget_ms):
         self.iterate_calls += 1
@@ -237,6 +261,8 @@ class Migration:
                 if self.channel_free > self.now:
                     self.locked_out += self.channel_free - self.now
                     self.now = self.channel_free
+                    if budget_ms is not None and (self.now - begin) // MS > budget_ms:
+                        break
                     continue
                 if (wanted := self.design.appetite()) and self.fetch(wanted):
                     continue
@@ -251,9 +277,13 @@ class Migration:
                 self.late_page = page
             elif self.design.live:
                 self.log.rearm_page(page, self.counts)
-            self.counts[self.read(page)] += 1
+            kind = self.read(page)
+            self.counts[kind] += 1
             self.now += self.worth(self.counts) - before + self.unpaid
             self.unpaid = 0
+            if kind == "normal_pages":
+                self.now += self.extra
+                self.spent["first copies"] += self.extra
             if self.design.live:
                 self.channel_free = self.now
             if calls % 64 == 0 and budget_ms is not None and (self.now - begin) // MS > budget_ms:
@@ -327,14 +357,14 @@ class Migration:
         totals = {name: both[name] for name in self.case.prices}
         totals["flushes"] = self.stream.flushes
         totals.update(
-            guest_ns=(ran * lanes - stalled) // (1000 * lanes),
+            guest_ns=(ran * lanes - stalled - lanes * self.guest.napped) // (1000 * lanes),
             sent_bytes=self.stream.flushed + self.stream.queued,
             redundant_pages=self.redundant,
             iterate_calls=self.iterate_calls,
             modelled_stall_ns=stalled // 1000,
             modelled_find_ns=sum(self.case.prices[name] * self.counts[name] for name in finding) // 1000,
-            modelled_send_ns=pages // 1000,
-            modelled_aside_ns=self.worth(self.aside) // 1000,
+            modelled_send_ns=(pages + self.spent["first copies"]) // 1000,
+            modelled_aside_ns=(self.worth(self.aside) + self.spent["first copies aside"]) // 1000,
         )
         spent = self.spent + Counter(harvest=self.fetching, wait=self.locked_out)
         totals.update({f"modelled_{name}_ns": spent[name] // 1000 for name in ("harvest", "sync", "wait", "other")})
@@ -360,8 +390,12 @@ class Migration:
         self.opened = self.totals() if self.rounds else dict.fromkeys(self.totals(), 0)
         self.opened.update(
             round=len(self.rounds) + 1, cause=cause, sync_begin_ns=self.now // 1000,
-            pending_before_pages=self.pending(), threshold_bytes=self.threshold,
+            pending_before_pages=self.pending(), threshold_bytes=self.threshold, throttle_pct=self.pct,
         )  # fmt: skip
+        if self.running:
+            self.wait_for_vcpus()
+        if len(self.rounds) == 1:
+            self.extra = 0
         kicks, before = self.counts["vcpu_kicks"], self.worth(self.counts)
         self.design.before_harvest(self.counts)
         self.log.harvest(self.design, self.counts)
@@ -375,7 +409,7 @@ class Migration:
         new = self.design.sync(self.counts)
         done = self.worth(self.counts)
         self.spend("harvest", harvested - before)
-        self.spend("sync", done - harvested)
+        self.spend("sync", done - harvested + self.case.fixed["sync"])
         self.opened.update(sync_end_ns=self.now // 1000, dirty_pages=new, pending_after_pages=self.pending())
         self.pending_at_sync.append(self.pending())
         if self.running:
@@ -385,25 +419,68 @@ class Migration:
                     self.guest.stall(lane, self.case.prices["vcpu_kicks"])
         now_ms = self.now // MS
         self.rate["pages"] += new
+        if self.running and self.case.auto_converge and now_ms > self.rate["last"] + 1000:
+            self.decide(now_ms)
         if now_ms > self.rate["last"] + 1000:
             self.rate["value"] = self.rate["pages"] * 1000 // (now_ms - self.rate["last"])
-            self.rate.update(last=now_ms, pages=0)
+            self.rate.update(last=now_ms, pages=0, bytes=self.stream.flushed)
+
+    def wait_for_vcpus(self):
+        self.spend("wait", max(0, self.nap_end - self.now))
+        self.advance(self.now)
+
+    def decide(self, now_ms):
+        initial, increment, maximum, tailslow, trigger = self.case.auto_converge
+        dirty = self.rate["pages"] * 4096
+        allowed = (self.stream.flushed - self.rate.get("bytes", 0)) * trigger // 100
+        if dirty <= allowed:
+            return
+        self.strikes += 1
+        if self.strikes % 2:
+            return
+        step = increment
+        if self.pct and tailslow:
+            now = 100 - self.pct
+            step = min(now - now * allowed // dirty, increment)
+        pct = min(self.pct + step if self.pct else initial, maximum, 99)
+        self.every, self.nap = 10 * MS * 100 // (100 - pct), 10 * MS * pct // (100 - pct)
+        if self.pct == 0:
+            self.tick = self.now
+        self.pct = pct
+        self.throttle_steps.append((now_ms, pct))
+
+    def sync_in_background(self):
+        self.background += 5000 * MS
+        syncs = len(self.rounds) + 1
+        if syncs > 1 and syncs == self.syncs_then:
+            self.sync("background")
+        self.syncs_then = len(self.rounds) + 1
 
     # -- the loop
 
     def run(self):
         case = self.case
+        self.spend("other", case.fixed["connect"])
+        self.window["ms"] = self.now // MS
+        if case.auto_converge and case.version in ("10.0", "10.2"):
+            self.background = self.now + 5000 * MS
         self.spend("other", case.fixed["setup"] + case.n_pages * case.fixed["setup_page"])
+        self.stream.buffered(case.fixed_bytes["setup"])
+        self.stream.flush()
         self.sync("setup")
         self.limit = case.max_bandwidth // 10
         completed = False
         while self.now < case.give_up_ns * 1000 and not completed:
             if not self.exceeded():
                 self.spend("other", case.fixed["loop_pass"])
+                if self.background is not None and self.background <= self.now:
+                    self.sync_in_background()
                 if self.pending() * 4096 < self.threshold:
                     self.sync("estimate")
                 pending = self.pending() * 4096
                 completed = pending == 0 or pending < self.threshold
+                if case.version == "10.2":
+                    completed = pending <= self.threshold
                 if completed:
                     break
                 sent = self.pages_sent()
@@ -419,16 +496,19 @@ class Migration:
             self.close()
             self.opened = None
         self.rounds_transferred = self.stream.flushed
+        if case.version == "7.2":
+            self.rounds_transferred = 4104 * self.counts["normal_pages"] + 9 * self.counts["zero_pages"] + 707
         return self
 
     def finish(self):
         begin_ms = self.now // MS
+        self.wait_for_vcpus()
         self.spend("other", self.case.fixed["vm_stop"])
         self.advance(self.now)
         self.running, self.stopped, self.limit = False, self.now, 0
         self.sync("final")
         self.iterate(None)
-        self.stream.buffered(self.case.fixed_bytes)
+        self.stream.buffered(self.case.fixed_bytes["device_state"])
         self.stream.flush()
         self.spend("other", self.case.fixed["device_state"])
         self.close()
@@ -449,7 +529,11 @@ class Migration:
             self.pps = (pages - self.window["pages"]) / (spent / 1000)
             self.window = {"ms": now_ms, "bytes": self.stream.flushed, "pages": pages}
         if self.exceeded():
-            self.spend("wait", max(0, self.window["ms"] + 100 - now_ms) * MS + self.case.fixed["oversleep"])
+            awake = self.now + max(0, self.window["ms"] + 100 - now_ms) * MS + self.case.fixed["oversleep"]
+            if self.background is not None and self.background < awake:
+                self.spend("wait", max(0, self.background - self.now))
+                self.sync_in_background()
+            self.spend("wait", max(0, awake - self.now))
             self.advance(self.now)
 
     def lost(self):

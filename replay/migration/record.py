@@ -1,0 +1,89 @@
+"""What a migration leaves behind: a row a round, and the figures of `query-migrate`.
+
+Everything in a row that only grows is taken as a total at each sync; a round is the difference of two totals.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from replay.columns import ROUNDS
+from replay.migration import engine, link
+from replay.migration.guest import CHECK, NAPPED_PS, REDUNDANT
+from replay.migration.link import FLUSHED, QUEUED
+from replay.units import PS_PER_MS
+from replay.work import INDEX, N_SEND, NORMAL_PAGES, ZERO_PAGES
+
+if TYPE_CHECKING:
+    from replay.migration.precopy import Precopy
+
+
+def totals(machine: Precopy) -> dict[str, Any]:
+    """Everything that only grows. Modelled times are floored from exact sums."""
+    work, price = machine.meter.work + machine.aside.work, machine.meter.price
+    sending = machine.meter.work[:N_SEND] * price[:N_SEND]
+    pages_ps = int(sending[NORMAL_PAGES]) + int(sending[ZERO_PAGES])
+    guest = machine.feed.guest
+    lanes, stall_ps = guest.stall_ps.size, int(guest.stall_ps.sum())
+    still_ps = stall_ps + lanes * int(guest.state[NAPPED_PS])
+    ran_ps = int(machine.now) if machine.stopped_ps is None else machine.stopped_ps
+    grown: dict[str, Any] = dict(zip(INDEX, work.tolist(), strict=True))
+    grown.update(
+        guest_ns=(ran_ps * lanes - still_ps) // (1000 * lanes),
+        sent_bytes=int(machine.stream[FLUSHED] + machine.stream[QUEUED]),
+        redundant_pages=int(guest.state[REDUNDANT]),
+        iterate_calls=machine.iterate_calls,
+        modelled_stall_ns=stall_ps // 1000,
+        modelled_find_ns=(int(sending.sum()) - pages_ps) // 1000,
+        modelled_send_ns=(pages_ps + machine.first_copies_ps) // 1000,
+        modelled_aside_ns=(int((machine.aside.work * price).sum()) + machine.first_copies_aside_ps) // 1000,
+    )
+    spent = machine.spent | {
+        "harvest": machine.spent["harvest"] + int(machine.sender[engine.FETCH_PS]),
+        "wait": machine.spent["wait"] + int(machine.sender[engine.LOCK_PS]),
+    }
+    grown.update({f"modelled_{name}_ns": ps // 1000 for name, ps in spent.items()})
+    grown.update({f"measured_{name}_ns": ns for name, ns in machine.clock.items()})
+    return grown
+
+
+def row(machine: Precopy, opened: dict[str, Any]) -> dict[str, Any]:
+    """The row of the round that began with the totals `opened` and ends now."""
+    grown = totals(machine)
+    entry = {name: value - opened[name] for name, value in grown.items()}
+    entry.update({name: value for name, value in opened.items() if name not in grown})
+    kring_used, ring_used = engine.most_queued(machine.log, machine.design)
+    entry.update(kring_used_max=int(kring_used), ring_used_max=int(ring_used), end_ns=int(machine.now) // 1000)
+    entry["formulation"] = "batched" if machine.batched else "stepping"
+    if machine.feed.guest.state[CHECK] == 0:
+        entry["redundant_pages"] = None
+    return {column.name: entry[column.name] for column in ROUNDS}
+
+
+def summary(machine: Precopy, status: str, setup_ms: int, downtime_ms: int | None) -> dict[str, Any]:
+    """The figures that `query-migrate` reports, by its names."""
+    total_ms, completed = int(machine.now) // PS_PER_MS, status == "completed"
+    normal, zero = machine.sent(NORMAL_PAGES), machine.sent(ZERO_PAGES)
+    transferred = int(machine.stream[FLUSHED])
+    if machine.version.transferred_is_ram:
+        transferred = normal * link.NORMAL_BYTES + zero * link.ZERO_BYTES + link.RAM_BYTES_BESIDE_PAGES
+    busy_ms = max(1, total_ms - setup_ms)
+    return {
+        "status": status,
+        "total-time": total_ms,
+        "downtime": downtime_ms,
+        "setup-time": setup_ms,
+        "cpu-throttle-percentage": machine.throttle.pct,
+        "ram": {
+            "transferred": transferred,
+            "duplicate": zero,
+            "normal": normal,
+            "normal-bytes": normal * link.PAGE_BYTES,
+            "dirty-sync-count": len(machine.rounds),
+            "dirty-pages-rate": machine.rates["dirty_pages_rate"],
+            "pages-per-second": int(machine.pages_per_second),
+            "mbps": transferred * 8 / busy_ms / 1000 if completed else machine.mbps,
+            "remaining": 0 if completed else machine.pending * link.PAGE_BYTES,
+            "total": machine.n_pages * link.PAGE_BYTES,
+        },
+    }

@@ -1,0 +1,155 @@
+"""A recorded migration as a folder: what was asked for and captured (`Inputs`), and how it went (`Actual`).
+
+The two are read apart and kept apart. A prediction is made from `Inputs` alone: parameters and capabilities, the RAM
+block table, the zero map of the start, the version of QEMU, when the migration would be cancelled, and the trace.
+Nothing of `result` or `rounds` is reachable from it; `Actual` is what a prediction is then compared with.
+
+Two generations are read. The first has a coarse zero map (`guest_at_start.zero_profile`: pages passed and zero pages
+among them, in page order) and traces that end when the source stops; the second has an exact map of pc.ram
+(`zero_start.parquet`) and store traces that begin before and go on after the migration.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from replay.errors import TraceError
+from replay.migration.link import PAGE_BYTES
+from replay.validation.guest_memory import Block, zero_map
+
+KINDS = ("store", "event")
+_FILES = {"store": "stores.parquet", "event": "trace.parquet"}
+DEFAULT_GIVE_UP_S = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Everything that a prediction may use. `zero` (n_pages,) bool, `traces` by kind."""
+
+    name: str
+    folder: Path
+    workload: str
+    qemu_version: str
+    n_vcpus: int
+    blocks: tuple[Block, ...]
+    parameters: dict[str, Any]
+    capabilities: tuple[str, ...]
+    give_up_ns: int
+    postcopy_after_ns: int | None
+    zero: np.ndarray
+    zero_source: str
+    traces: dict[str, Path]
+
+    @property
+    def n_pages(self) -> int:
+        """Pages of all blocks."""
+        return sum(block.n_pages for block in self.blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actual:
+    """How the migration went; figures are None where the case does not say. Times in ms, the throttle in %."""
+
+    converged: bool
+    total_ms: int | None
+    downtime_ms: int | None
+    syncs: int | None
+    normal_pages: int | None
+    zero_pages: int | None
+    transferred_bytes: int | None
+    round_dirty_pages: tuple[int, ...]
+    round_start_ms: tuple[float, ...]
+    throttle_pct: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A recorded migration."""
+
+    inputs: Inputs
+    actual: Actual
+
+
+def read_case(folder: str | Path) -> Case:
+    """The case in `folder`. Raises TraceError naming the file and what is wrong with it."""
+    path = Path(folder) / "case.json"
+    try:
+        data = json.loads(path.read_text())
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise TraceError(f"{path}: not JSON: {error}") from None
+    try:
+        return Case(inputs=_inputs(path.parent, data), actual=_actual(data))
+    except TraceError:
+        raise
+    except KeyError as error:
+        raise TraceError(f"{path}: has no {error}") from None
+    except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+        raise TraceError(f"{path}: a value is not of the expected kind: {error}") from None
+
+
+def _inputs(folder: Path, data: dict[str, Any]) -> Inputs:
+    blocks = _blocks(data)
+    asked = data["case"]
+    traces = {kind: folder / name for kind, name in _FILES.items() if (folder / name).is_file()}
+    zero, zero_source = zero_map(folder, data, blocks, traces)
+    after_s = asked.get("postcopy_after_s")
+    return Inputs(
+        name=str(data.get("case_name") or data.get("name") or folder.name),
+        folder=folder,
+        workload=str(asked.get("workload", "")),
+        qemu_version=str(data["qemu_version"]).split()[0],
+        n_vcpus=int(asked.get("smp", 1)),
+        blocks=blocks,
+        parameters=dict(data["parameters"]),
+        capabilities=tuple(name for name in data.get("capabilities_on", ()) if name != "events"),
+        give_up_ns=int(float(asked.get("cancel_after_s") or DEFAULT_GIVE_UP_S) * 1e9),
+        postcopy_after_ns=None if after_s is None else int(float(after_s) * 1e9),
+        zero=zero,
+        zero_source=zero_source,
+        traces=traces,
+    )
+
+
+def _blocks(data: dict[str, Any]) -> tuple[Block, ...]:
+    rows = [line.split() for line in data.get("ramblocks", [])[1:]]
+    used = sorted((int(row[3], 16) // PAGE_BYTES, int(row[4], 16) // PAGE_BYTES, row[0]) for row in rows)
+    if not used:
+        used = [(0, int(data["memory_bytes"]) // PAGE_BYTES, "pc.ram")]
+    blocks, first = [], 0
+    for ram_page, n_pages, name in used:
+        blocks.append(Block(name=name, ram_page=ram_page, first_page=first, n_pages=n_pages))
+        first += n_pages
+    if not 0 < first < 1 << 32:
+        raise TraceError(f"the RAM block table has {first} pages")
+    return tuple(blocks)
+
+
+def _actual(data: dict[str, Any]) -> Actual:
+    result, rounds = data["result"], data["rounds"]
+    converged = result.get("status") == "completed"
+    last = result if converged else data.get("result_before_cancel") or {}
+    ram = last.get("ram", {})
+    throttle = [
+        int("".join(ch for ch in text if ch.isdigit()))
+        for _, event, text in data.get("trace_events_src", ())
+        if event == "cpu_throttle_set"
+    ]
+    return Actual(
+        converged=converged,
+        total_ms=result.get("total-time") if converged else None,
+        downtime_ms=result.get("downtime") if converged else None,
+        syncs=ram.get("dirty-sync-count") if converged else None,
+        normal_pages=ram.get("normal"),
+        zero_pages=ram.get("duplicate"),
+        transferred_bytes=ram.get("transferred"),
+        round_dirty_pages=tuple(int(entry["dirty_pages"]) for entry in rounds),
+        round_start_ms=tuple(float(entry["start_ms"]) for entry in rounds),
+        throttle_pct=tuple(throttle),
+    )

@@ -1,0 +1,108 @@
+"""Where a case's guest has its memory, and which pages of it hold only zeros when the migration starts.
+
+An exact map is taken where there is one. A coarse one says how many zero pages there are up to certain pages; which
+ones is then a guess: data are first the pages that the trace shows written before the first pass gets there (the map
+counts pages when they are passed), then those furthest up in each part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from replay.errors import TraceError
+from replay.migration.link import NORMAL_BYTES
+from replay.validation.columns import read_columns
+
+_UNLIMITED_PAGES_PER_S = 60_000
+# Which pages of the firmware's blocks hold data (SeaBIOS on q35): the same in every guest looked at.
+_FIRMWARE_DATA = {
+    "pc.bios": (17, 64),
+    "/rom@etc/acpi/tables": (0, 3),
+    "/rom@etc/table-loader": (0, 1),
+    "/rom@etc/acpi/rsdp": (0, 1),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A RAM block: `ram_page` is its first page in ram_addr space, `first_page` its first dense page."""
+
+    name: str
+    ram_page: int
+    first_page: int
+    n_pages: int
+
+
+def to_dense(ram_page: np.ndarray, blocks: tuple[Block, ...]) -> np.ndarray:
+    """Dense page of each ram_addr page (int64), -1 where it lies outside of every block."""
+    dense = np.full(ram_page.size, -1, np.int64)
+    for block in blocks:
+        inside = (ram_page >= block.ram_page) & (ram_page < block.ram_page + block.n_pages)
+        dense[inside] = ram_page[inside].astype(np.int64) - block.ram_page + block.first_page
+    return dense
+
+
+def zero_map(
+    folder: Path, data: dict[str, Any], blocks: tuple[Block, ...], traces: dict[str, Path]
+) -> tuple[np.ndarray, str]:
+    """(n_pages,) bool, True where a page is zero at the start; and where that is known from."""
+    zero = np.ones(blocks[-1].first_page + blocks[-1].n_pages, bool)
+    start = folder / "zero_start.parquet"
+    at_start = data.get("guest_at_start") or {}
+    source = "zero_start.parquet"
+    if start.is_file():
+        _apply_runs(start, zero)
+    elif "zero_pages" in at_start:
+        source = "guest_at_start.zero_profile" if at_start.get("zero_profile") else "guest_at_start.zero_pages"
+        points = [*at_start.get("zero_profile", ()), [zero.size, int(at_start["zero_pages"])]]
+        bandwidth = int(data["parameters"]["max-bandwidth"])
+        _apply_profile(points, zero, _first_write_s(traces, blocks, zero.size), bandwidth)
+    else:
+        zero[:] = False
+        return zero, "none: every page counts as data"
+    for block in blocks:
+        if block.name in _FIRMWARE_DATA:
+            low, high = _FIRMWARE_DATA[block.name]
+            zero[block.first_page : block.first_page + block.n_pages] = True
+            zero[block.first_page + low : block.first_page + min(high, block.n_pages)] = False
+    return zero, source
+
+
+def _apply_runs(path: Path, zero: np.ndarray) -> None:
+    first, count, flag = read_columns(path, ("first_page", "n_pages", "zero"))[0]
+    for start, length, value in zip(first.tolist(), count.tolist(), flag.tolist(), strict=True):
+        if start + length > zero.size:
+            raise TraceError(f"{path}: a run of {length} pages from {start} reaches beyond the guest's memory")
+        zero[start : start + length] = value
+
+
+def _first_write_s(traces: dict[str, Path], blocks: tuple[Block, ...], n_pages: int) -> np.ndarray:
+    """When each page is first written after the migrate command, in seconds; infinity: never."""
+    first = np.full(n_pages, np.inf)
+    for path in list(traces.values())[:1]:
+        t_ns, ram_page = read_columns(path, ("t_ns", "page"))[0]
+        page = to_dense(ram_page, blocks)
+        kept = (page >= 0) & (t_ns >= 0)
+        np.minimum.at(first, page[kept], t_ns[kept] / 1e9)
+    return first
+
+
+def _apply_profile(points: list[list[int]], zero: np.ndarray, first_write_s: np.ndarray, bandwidth: int) -> None:
+    pages_per_s = bandwidth / NORMAL_BYTES if bandwidth >= 10 else _UNLIMITED_PAGES_PER_S
+    passed = zeros_before = 0
+    for pages, zeros in points:
+        end = min(pages, zero.size)
+        if end <= passed:
+            continue
+        n_data = end - passed - min(max(zeros - zeros_before, 0), end - passed)
+        reached_s = (passed - zeros_before + n_data) / pages_per_s
+        wait = first_write_s[passed:end]
+        position = np.arange(end - passed)
+        order = np.lexsort((-position, np.where(wait <= reached_s, wait, np.inf)))
+        zero[passed:end] = True
+        zero[passed + order[:n_data]] = False
+        passed, zeros_before = end, zeros

@@ -1,0 +1,204 @@
+"""A prediction: the case's migration replayed several times, with what the host leaves open drawn anew.
+
+A real host does not wake its migration thread to the microsecond and does not copy every page at the same speed. So a
+prediction is a small seeded ensemble: oversleep, page and sync costs and the phase of the millisecond clock are drawn
+from the spread that was seen on real hosts, and so are the writes that an event trace can not show. The figures are
+those of the member with the median total time; P(converged) is the share of members that converge, and where it is
+neither 0 nor 1 the case is called knife-edge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from replay.migration import precopy, versions
+from replay.migration.costs import Costs
+from replay.migration.feed import Feed
+from replay.migration.precopy import Outcome
+from replay.plugins import parse
+from replay.validation import traces
+from replay.validation.case import Inputs
+from replay.validation.traces import Recorded
+
+MEMBERS = 9
+NOT_MODELLED = ("multifd", "xbzrle", "postcopy-ram", "dirty-limit", "mapped-ram", "background-snapshot", "x-colo")
+# Spread of a host's own figures from run to run, as the standard deviation of a logarithm; from repeated cases.
+_SPREAD = {"oversleep": 0.45, "first_copy": 0.25, "sync": 0.35, "vm_stop": 0.4, "device_state": 0.4, "connect": 0.3}
+_PAGE_SPREAD = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the ensemble says. `outcome` is the member whose figures are reported."""
+
+    kind: str
+    outcome: Outcome
+    p_converged: float
+    total_ms: tuple[int, ...]  # of the members that converge, ascending
+    inputs: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def converged(self) -> bool:
+        """What more than half of the members do."""
+        return self.outcome.status == "completed"
+
+    @property
+    def interval_ms(self) -> tuple[int, int] | None:
+        """80 % interval of the total time; None when no member converges."""
+        if not self.total_ms:
+            return None
+        low, high = np.quantile(np.array(self.total_ms), (0.1, 0.9))
+        return int(low), int(np.ceil(high))
+
+
+def predict(
+    inputs: Inputs,
+    kind: str,
+    table: Costs,
+    *,
+    members: int = MEMBERS,
+    seed: int = 1,
+    trace: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Prediction:
+    """Predict a case from its trace of `kind`, or from the file `trace` (kind "recording" for another boot's).
+
+    Raises TraceError when the trace is missing or broken.
+    """
+    recorded = traces.read_recorded(inputs, kind) if trace is None else traces.read_file(trace, inputs)
+    unseen = None
+    if trace is None and kind == "store" and "event" in inputs.traces:
+        unseen = traces.read_recorded(inputs, "event")
+    outcomes, filled = [], dict[int, Recorded]()
+    starts = _starts(recorded, members) if kind == "recording" else [0] * members
+    for member, start_ns in enumerate(starts):
+        fill_seed = seed * 1000 + member % 3
+        if fill_seed not in filled:
+            filled[fill_seed] = _events(recorded, unseen, fill_seed)
+        outcomes.append(run(inputs, filled[fill_seed], _drawn(table, seed, member), start_ns))
+        if progress is not None:
+            progress(member + 1, members)
+    return _prediction(inputs, kind, recorded, unseen, table, outcomes, trace)
+
+
+def run(inputs: Inputs, events: Recorded, table: Costs, start_ns: int = 0) -> Outcome:
+    """One replay of a case's migration."""
+    source = traces.Continued(events, inputs, start_ns)
+    feed = Feed(source, start_ns=0, lanes=1, loop=True, closed_loop=True, check=False)
+    throttled = "auto-converge" in inputs.capabilities
+    parameters = precopy.Parameters(
+        max_bandwidth=int(inputs.parameters["max-bandwidth"]),
+        downtime_limit_ms=int(inputs.parameters["downtime-limit"]),
+        link_bandwidth=0,
+        give_up_ns=inputs.give_up_ns,
+        formulation="auto",
+        version=versions.nearest(inputs.qemu_version),
+        recorded_throttled=throttled,
+    )
+    policy = _auto_converge(inputs.parameters) if throttled else None
+    log, design = parse("log", "tcg"), parse("design", "bitmap:off")
+    machine = precopy.Precopy(
+        log.build(source.shape), design.build(source.shape), feed, parameters, table, source.shape.n_pages, policy
+    )
+    return machine.run()
+
+
+def _auto_converge(parameters: dict[str, Any]) -> Any:
+    plugin = parse("policy", "auto-converge")
+    names = {
+        "initial": "cpu-throttle-initial",
+        "increment": "cpu-throttle-increment",
+        "maximum": "max-cpu-throttle",
+        "tailslow": "cpu-throttle-tailslow",
+        "trigger": "throttle-trigger-threshold",
+    }
+    given = {field: parameters[name] for field, name in names.items() if name in parameters}
+    return plugin.module.build(dataclasses.replace(plugin.config, **given))
+
+
+def _events(recorded: Recorded, unseen: Recorded | None, seed: int) -> Recorded:
+    if recorded.bin_ns is None:
+        return traces.fill(recorded, seed)
+    return recorded if unseen is None else traces.with_unseen_pages(recorded, traces.fill(unseen, seed))
+
+
+def _starts(recorded: Recorded, members: int) -> list[int]:
+    """Start offsets over the first two thirds of a recording."""
+    begin, end = int(recorded.t_ns[0]), recorded.end_ns
+    return [begin + (end - begin) * 2 * member // (3 * members) for member in range(members)]
+
+
+def _drawn(table: Costs, seed: int, member: int) -> Costs:
+    """The cost table of one member: the given one for member 0, then figures drawn around it."""
+    if member == 0:
+        return table
+    generator = np.random.default_rng([seed, member, 0xC057])
+    fixed, prices = dict(table.fixed_ps), dict(table.prices_ps)
+    for name, spread in _SPREAD.items():
+        fixed[name] = int(fixed[name] * float(np.exp(generator.normal(0, spread))))
+    factor = float(np.exp(generator.normal(0, _PAGE_SPREAD)))
+    for name in ("normal_pages", "zero_pages"):
+        prices[name] = int(prices[name] * factor)
+    fixed["connect"] += int(generator.integers(0, 1_000_000_000))
+    return dataclasses.replace(table, fixed_ps=fixed, prices_ps=prices)
+
+
+def _prediction(
+    inputs: Inputs,
+    kind: str,
+    recorded: Recorded,
+    unseen: Recorded | None,
+    table: Costs,
+    outcomes: list[Outcome],
+    trace: Path | None,
+) -> Prediction:
+    done = sorted((o for o in outcomes if o.status == "completed"), key=lambda o: int(o.summary["total-time"]))
+    rest = [o for o in outcomes if o.status != "completed"]
+    chosen = done[len(done) // 2] if len(done) > len(rest) else rest[0]
+    notes = list(_notes(inputs, kind, recorded, chosen))
+    if done and rest:
+        notes.append(f"knife-edge: {len(done)} of {len(outcomes)} members converge")
+    used = [
+        "parameters and capabilities",
+        "RAM block table",
+        f"zero map: {inputs.zero_source}",
+        f"trace: {(trace or inputs.traces[kind]).name}",
+        f"cost table: {table.name}",
+        f"QEMU {versions.nearest(inputs.qemu_version)} rules",
+        f"given up after {inputs.give_up_ns / 1e9:g} s",
+    ]
+    if unseen is not None:
+        used.append(f"page-table pages: from {inputs.traces['event'].name}")
+    return Prediction(
+        kind=kind,
+        outcome=chosen,
+        p_converged=len(done) / len(outcomes),
+        total_ms=tuple(int(o.summary["total-time"]) for o in done),
+        inputs=tuple(used),
+        notes=tuple(notes),
+    )
+
+
+def _notes(inputs: Inputs, kind: str, recorded: Recorded, outcome: Outcome) -> Iterator[str]:
+    for name in NOT_MODELLED:
+        if name in inputs.capabilities:
+            yield f"{name} is not modelled: predicted as a plain precopy"
+    if recorded.bin_ns is None:
+        yield f"re-arm times {recorded.rearm_source}; writes between them filled in, seeded"
+        rearm = traces.rearm_times(recorded)
+        syncs = len(outcome.rounds)
+        if kind == "recording" and rearm.size > 1 and syncs > 1:
+            finest = min(row["end_ns"] - row["sync_begin_ns"] for row in outcome.rounds[1:])
+            if finest < int(np.median(np.diff(rearm))):
+                yield f"re-arms more finely ({finest / 1e6:.0f} ms) than the recording did"
+    if int(outcome.rounds[-1]["end_ns"]) > 1.01 * recorded.end_ns:
+        yield f"outlives its trace: {traces.CONTINUATION}"
+    if "auto-converge" in inputs.capabilities:
+        yield "recorded under auto-converge: not throttled again, syncs wait for throttled vCPUs"

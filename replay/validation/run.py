@@ -1,0 +1,134 @@
+"""`replay validate`: cases in, one JSON-ready report out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from replay.errors import TraceError, UsageError, unknown_name
+from replay.migration.costs import load as load_costs
+from replay.validation import calibration, predict, score, traces
+from replay.validation.case import KINDS, Case, read_case
+from replay.validation.fluid import fluid
+
+CHOICES = ("auto", "store", "event", "both", "recording")
+DEFAULT_COSTS = "tcg-2core"
+Report = dict[str, Any]
+
+
+def validate(
+    folders: Sequence[str | os.PathLike[str]],
+    *,
+    trace_kind: str = "auto",
+    costs: str = DEFAULT_COSTS,
+    leave_one_out: bool = False,
+    members: int = predict.MEMBERS,
+    seed: int = 1,
+    trace: str | os.PathLike[str] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Report:
+    """Predict each case and compare: {"cases": [...], "skipped": [...], "summary": {...}}.
+
+    `trace_kind`: "auto" (stores where a case has them, else events), "store", "event", "both", or "recording": with
+    `trace`, another boot's trace file or another case's folder, from `members` start offsets (a folder: from its
+    start). `leave_one_out` fits the cost table's per-page and fixed times on the other given cases. A broken case is
+    listed under "skipped". Raises UsageError for senseless options.
+    """
+    if trace_kind not in CHOICES:
+        raise unknown_name("trace kind", trace_kind, CHOICES)
+    if trace_kind == "recording" and trace is None:
+        raise UsageError("recording needs --trace: a trace file of another boot, or the folder of another case")
+    if members < 1:
+        raise UsageError("members must be at least 1")
+    if not folders:
+        raise UsageError("give at least one case folder")
+    table = load_costs(costs)
+    cases, skipped = _read_all(folders)
+    rows: list[dict[str, Any]] = []
+    for number, case in enumerate(cases):
+        if progress is not None:
+            progress(case.inputs.name, number, len(cases))
+        own = table
+        if leave_one_out:
+            rest = [other.inputs.folder for other in cases if other.inputs.folder != case.inputs.folder]
+            own = calibration.fit(rest, table).table
+        try:
+            for kind in _kinds(case, trace_kind):
+                path = None if trace is None else _other_trace(Path(trace), kind)
+                rows.append(_compare(case, kind, own, members, seed, path))
+        except TraceError as error:
+            skipped.append({"name": case.inputs.name, "error": str(error)})
+    judged = [row for row in rows if row["judged"]]
+    by_kind = {kind: score.summary([row for row in judged if row["trace_kind"] == kind]) for kind in _found(judged)}
+    return {
+        "cases": rows,
+        "skipped": skipped,
+        "summary": score.summary(judged) if judged else {},
+        "summary_by_trace_kind": by_kind,
+        "costs": table.name,
+        "leave_one_out": leave_one_out,
+        "members": members,
+        "seed": seed,
+    }
+
+
+def _read_all(folders: Sequence[str | os.PathLike[str]]) -> tuple[list[Case], list[dict[str, str]]]:
+    cases, skipped = [], []
+    for folder in folders:
+        try:
+            cases.append(read_case(Path(folder)))
+        except TraceError as error:
+            skipped.append({"name": Path(folder).name, "error": str(error)})
+    return cases, skipped
+
+
+def _kinds(case: Case, wanted: str) -> list[str]:
+    if wanted == "recording":
+        return ["recording"]
+    have = [kind for kind in KINDS if kind in case.inputs.traces]
+    if wanted == "auto":
+        have = have[:1]
+    elif wanted != "both":
+        have = [kind for kind in have if kind == wanted]
+    if not have:
+        asked = "store or event" if wanted in ("auto", "both") else wanted
+        raise TraceError(f"{case.inputs.folder}: has no trace of kind {asked}")
+    return have
+
+
+def _other_trace(path: Path, kind: str) -> Path:
+    """A trace file; of a case's folder its store trace, or else its event trace."""
+    if path.is_dir():
+        for name in ("trace.parquet",) if kind == "event" else ("stores.parquet", "trace.parquet"):
+            if (path / name).is_file():
+                return path / name
+        raise TraceError(f"{path}: holds no trace")
+    return path
+
+
+def _found(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted({row["trace_kind"] for row in rows})
+
+
+def _compare(case: Case, kind: str, table: Any, members: int, seed: int, trace: Path | None) -> dict[str, Any]:
+    prediction = predict.predict(case.inputs, kind, table, members=members, seed=seed, trace=trace)
+    source = trace if trace is not None else case.inputs.traces[kind]
+    limited = int(case.inputs.parameters["max-bandwidth"]) >= 10
+    unmodelled = [name for name in predict.NOT_MODELLED if name in case.inputs.capabilities]
+    return {
+        "name": case.inputs.name,
+        "trace_kind": kind,
+        "metrics": score.metrics(case.actual, prediction),
+        "rounds": score.rounds(case.actual, prediction),
+        "p_converged": round(prediction.p_converged, 4),
+        "knife_edge": 0 < prediction.p_converged < 1,
+        "interval_ms": prediction.interval_ms,
+        "fluid": fluid(case.inputs, traces.read_file(source, case.inputs)),
+        "judged": limited and not case.inputs.capabilities,
+        "bandwidth_limited": limited,
+        "not_modelled": unmodelled,
+        "inputs": list(prediction.inputs),
+        "notes": list(prediction.notes),
+    }

@@ -1,0 +1,205 @@
+"""The events of a case, as a source for the engine.
+
+Three kinds. A *store* trace has the first store to every page in every short interval (1 or 10 ms), whatever QEMU
+synced: it can be replayed with any sync times. An *event* trace was taken from the dirty log of that very migration:
+the first write to a page after each of its syncs. Between this write and the next sync nothing is known, and a replay
+that syncs a little later than the recording would find a page that is written all the time clean. Writes are therefore
+put in where the trace can not have shown them (`fill`), at the page's own rate, seeded. A *recording* is an event or
+store trace of another boot without a migration.
+
+Where a replay outlives its trace, the last half of it, at most five seconds, is repeated for as long as it takes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from replay.errors import TraceError
+from replay.migration.feed import Window
+from replay.validation.case import Inputs
+from replay.validation.columns import read_columns
+from replay.validation.guest_memory import to_dense
+from replay.verbs import GuestShape
+
+TAIL_NS = 5_000_000_000
+CONTINUATION = "the last half of the trace, at most 5 s, repeated"
+_BETWEEN = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """Events of a case in dense pages: t_ns int64 (0: the migrate command), page int64, vcpu; re-arms where known."""
+
+    t_ns: np.ndarray
+    page: np.ndarray
+    vcpu: np.ndarray
+    end_ns: int
+    bin_ns: int | None
+    rearm_ns: np.ndarray | None
+    rearm_source: str
+
+
+def read_recorded(inputs: Inputs, kind: str) -> Recorded:
+    """The case's trace of that kind. Raises TraceError when it is missing or broken."""
+    if kind not in inputs.traces:
+        raise TraceError(f"{inputs.folder}: has no trace of kind {kind}")
+    return read_file(inputs.traces[kind], inputs)
+
+
+def read_file(path: Path, inputs: Inputs) -> Recorded:
+    """A raw trace file in the pages of the case's guest."""
+    (t_ns, ram_page, vcpu), texts = read_columns(path, ("t_ns", "page", "vcpu"))
+    if not t_ns.size:
+        raise TraceError(f"{path}: holds no events")
+    if t_ns.dtype.kind not in "iu" or ram_page.dtype.kind not in "iu":
+        raise TraceError(f"{path}: t_ns and page must be integers, not {t_ns.dtype} and {ram_page.dtype}")
+    page = to_dense(ram_page, inputs.blocks)
+    kept = page >= 0
+    t_ns, page, vcpu = t_ns[kept].astype(np.int64), page[kept], vcpu[kept]
+    order = np.argsort(t_ns, kind="stable")
+    try:
+        rearm = json.loads(texts.get("resync_times_ns", "null"))
+    except ValueError:
+        raise TraceError(f"{path}: resync_times_ns is not a list of times") from None
+    store = "plugin" in texts.get("capture_method", "")
+    end_ns = int(texts.get("target_to_ns") or texts.get("source_to_ns") or int(t_ns.max()) + 1)
+    return Recorded(
+        t_ns=t_ns[order],
+        page=page[order],
+        vcpu=np.minimum(vcpu[order], inputs.n_vcpus - 1).astype(np.uint16),
+        end_ns=max(end_ns, int(t_ns.max()) + 1),
+        bin_ns=int(texts.get("bin_us", "10000")) * 1000 if store else None,
+        rearm_ns=None if rearm is None or store else np.asarray(rearm, np.int64),
+        rearm_source="none: stores" if store else "recorded" if rearm is not None else "reconstructed",
+    )
+
+
+def with_unseen_pages(stores: Recorded, events: Recorded) -> Recorded:
+    """A store trace with the pages of an event trace that it never has: those that the page-table walker writes."""
+    seen = np.zeros(int(max(stores.page.max(), events.page.max())) + 1, bool)
+    seen[stores.page] = True
+    kept = ~seen[events.page]
+    t_ns = np.concatenate((stores.t_ns, events.t_ns[kept]))
+    order = np.argsort(t_ns, kind="stable")
+    return replace(
+        stores,
+        t_ns=t_ns[order],
+        page=np.concatenate((stores.page, events.page[kept]))[order],
+        vcpu=np.concatenate((stores.vcpu, events.vcpu[kept]))[order],
+    )
+
+
+class Continued:
+    """Recorded events from `start_ns` (on the recording's clock) on; the tail repeated without end."""
+
+    def __init__(self, recorded: Recorded, inputs: Inputs, start_ns: int = 0):
+        self.shape = GuestShape(n_pages=inputs.n_pages, n_vcpus=inputs.n_vcpus)
+        self._recorded, self._start = recorded, start_ns
+        self.duration_ns = 1 << 62
+        self._zero = inputs.zero
+        self.repeats = 0
+
+    def windows(self, start_ns: int) -> Iterator[Window]:
+        """What is recorded, then its tail again and again."""
+        r = self._recorded
+        span = max(1, min(TAIL_NS, (r.end_ns - self._start) // 2))
+        first = int(np.searchsorted(r.t_ns, self._start))
+        tail = int(np.searchsorted(r.t_ns, r.end_ns - span))
+        end = r.end_ns - self._start
+        yield self._window(r.t_ns[first:] - self._start, first, end)
+        while True:
+            self.repeats += 1
+            yield self._window(r.t_ns[tail:] - (r.end_ns - span) + end, tail, end + span)
+            end += span
+
+    def _window(self, t_ns: np.ndarray, first: int, end_ns: int) -> Window:
+        page, vcpu = self._recorded.page[first:], self._recorded.vcpu[first:]
+        return Window(t_ns.astype(np.uint64), page.astype(np.uint32), vcpu.astype(np.uint16), end_ns)
+
+    def zero_pages(self) -> np.ndarray:
+        """Bitmap (n_words,) of the pages that are zero at the start."""
+        words = np.zeros(self.shape.n_words * 64, bool)
+        words[: self._zero.size] = self._zero
+        return np.packbits(words, bitorder="little").view(np.uint64)
+
+
+def rearm_times(recorded: Recorded) -> np.ndarray:
+    """Re-arm times of an event trace: the recorded ones, else the latest-possible ones that its repetitions prove.
+
+    A page that the same vCPU reports again was re-armed in between; greedily, a re-arm is put right before the first
+    event that repeats one since the last re-arm.
+    """
+    if recorded.rearm_ns is not None:
+        return recorded.rearm_ns
+    key = recorded.page * 64 + recorded.vcpu
+    previous = np.full(key.size, -1, np.int64)
+    order = np.lexsort((np.arange(key.size), key))
+    same = key[order][1:] == key[order][:-1]
+    previous[order[1:][same]] = order[:-1][same]
+    times, last = [], -1
+    for index in np.flatnonzero(previous >= 0).tolist():
+        if previous[index] > last:
+            times.append(int(recorded.t_ns[index]))
+            last = index - 1
+    return np.asarray(times, np.int64)
+
+
+def fill(recorded: Recorded, seed: int) -> Recorded:
+    """An event trace with the writes put in that its re-arms can not have shown. Deterministic for a seed.
+
+    A page that waited w after a re-arm for its write has a rate of about (m - 0.5) / (sum of its waits), taken over
+    the two intervals before and after; until the next re-arm it is written on as a Poisson process of that rate.
+    """
+    rearm = rearm_times(recorded)
+    edges = np.concatenate(([-1], rearm, [recorded.end_ns]))
+    interval = np.searchsorted(edges, recorded.t_ns, side="right") - 1
+    wait = np.maximum(recorded.t_ns - edges[interval], 1_000).astype(np.float64)
+    left = (edges[interval + 1] - recorded.t_ns).astype(np.float64)
+    rate = _local_rate(recorded.page, interval, wait, np.diff(edges))
+    generator = np.random.default_rng([seed, 0xF111])
+    # The last write before the re-arm decides whether a sync shortly before it finds the page dirty; a few more in
+    # between stand for the rest, however many there are.
+    last = recorded.t_ns + (left - generator.exponential(1.0, rate.size) / rate).astype(np.int64)
+    again = np.flatnonzero(last > recorded.t_ns)
+    count = np.minimum(generator.poisson(np.minimum(rate * left, 100.0)), _BETWEEN)
+    count[last <= recorded.t_ns] = 0
+    owner = np.repeat(np.arange(count.size), count)
+    between = recorded.t_ns[owner] + (generator.random(owner.size) * (last - recorded.t_ns)[owner]).astype(np.int64)
+    t_ns, owner = np.concatenate((last[again], between)), np.concatenate((again, owner))
+    all_t = np.concatenate((recorded.t_ns, t_ns))
+    order = np.argsort(all_t, kind="stable")
+    return Recorded(
+        t_ns=all_t[order],
+        page=np.concatenate((recorded.page, recorded.page[owner]))[order],
+        vcpu=np.concatenate((recorded.vcpu, recorded.vcpu[owner]))[order],
+        end_ns=recorded.end_ns,
+        bin_ns=None,
+        rearm_ns=recorded.rearm_ns,
+        rearm_source=recorded.rearm_source,
+    )
+
+
+def _local_rate(page: np.ndarray, interval: np.ndarray, wait: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Writes a ns of each event's page, from the events of its page within two intervals."""
+    order = np.lexsort((interval, page))
+    p, k, w = page[order], interval[order], wait[order]
+    m, total = np.ones(p.size), w.copy()
+    for step in range(1, 5):
+        for here, there in ((slice(step, None), slice(None, -step)), (slice(None, -step), slice(step, None))):
+            near = (p[here] == p[there]) & (np.abs(k[here] - k[there]) <= 2) & (k[here] != k[there])
+            m[here] += near
+            total[here] += np.where(near, w[there], 0.0)
+    # Intervals in which the page was not written count with their whole length.
+    reach = sum(np.where((k + d >= 0) & (k + d < lengths.size), 1, 0) for d in range(-2, 3))
+    padded = np.concatenate((np.zeros(3), np.cumsum(lengths.astype(np.float64)), np.zeros(0)))
+    window = padded[np.minimum(k + 5, padded.size - 1)] - padded[np.clip(k, 0, None)]
+    mean = window / np.maximum(reach, 1)
+    total += np.maximum(reach - m, 0) * mean
+    rate = np.empty(p.size)
+    rate[order] = np.maximum(m - 0.5, 0.25) / np.maximum(total, 1.0)
+    return rate
