@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from replay.version import __version__
 
 if TYPE_CHECKING:
-    from replay.api import compare, load, open_trace, run
+    from replay.api import compare, generate, load, open_trace, phase, run
     from replay.results.result import Result
 
-__all__ = ["Result", "__version__", "compare", "load", "open_trace", "run"]
+__all__ = ["Result", "__version__", "compare", "generate", "load", "open_trace", "phase", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("compare", "load", "open_trace", "run"):
+    if name in ("compare", "generate", "load", "open_trace", "phase", "run"):
         from replay import api
 
         return getattr(api, name)
