@@ -33,7 +33,7 @@ def draw(phase: Phase) -> Figure:
     n_x, n_y, n_panels = (len(phase.axes[key].values) if key in phase.axes else 1 for key in ("x", "y", "facet"))
     columns = min(n_panels, _PANELS_A_ROW)
     rows = -(-n_panels // columns)
-    size = (max(5.5, 1.2 + columns * (0.9 + 1.15 * n_x)), 1.9 + rows * (0.9 + 0.75 * n_y))
+    size = (max(6, 1.2 + columns * (0.9 + 1.5 * n_x)), 1.9 + rows * (0.9 + 0.75 * n_y))
     figure = NewFigure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
     colours = dict(zip(phase.provenance["candidates"], _MORE_COLOURS * 8, strict=False))
@@ -49,11 +49,11 @@ def draw(phase: Phase) -> Figure:
             panel.plot([a[0], b[0]], [a[1], b[1]], color="black", linewidth=2, linestyle="-" if known else ":")
         _label(panel, phase, index)
     winners = [name for name in colours if any(name in cell["tied"] for cell in cells)]
-    handles = [Patch(facecolor=colours[name], label=name) for name in winners]
+    handles = [Patch(facecolor=colours[name], label=name.rpartition("/")[2]) for name in winners]
     if any(len(cell["tied"]) > 1 for cell in cells):
         handles.append(Patch(facecolor="white", edgecolor="black", hatch="///", label="tie"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, max(1, len(handles))), frameon=False)
-    heading = f"least {phase.figure.meaning}\n{phase.provenance['trace']['title']}"
+    heading = f"least {phase.figure.meaning}\n{phase.provenance['trace']['title']}; + how much more the runner-up takes"
     wide = max(40, int(size[0] * 12))
     figure.suptitle("\n".join(textwrap.fill(line, wide) for line in heading.split("\n")), fontsize="medium")
     return figure
@@ -70,7 +70,7 @@ def _draw_cell(panel: Any, cell: dict[str, Any], colours: dict[str, str]) -> Non
         return
     margin = cell["margin"] or 0.0
     strength = _FAINT + (1 - _FAINT) * min(1.0, margin / _FULL_MARGIN)
-    for place, name in enumerate(tied):  # ties share the cell from left to right
+    for place, name in enumerate(name for name in colours if name in tied):  # ties share the cell from left to right
         alpha = strength if len(tied) == 1 else _FAINT
         at = (x - 0.5 + place / len(tied), y - 0.5)
         panel.add_patch(Rectangle(at, 1 / len(tied), 1, facecolor=colours[name], alpha=alpha, linewidth=0))
@@ -78,9 +78,16 @@ def _draw_cell(panel: Any, cell: dict[str, Any], colours: dict[str, str]) -> Non
     panel.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="white", linewidth=1.5))
     if hatch:
         panel.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=(0, 0, 0, 0.25), hatch=hatch, linewidth=0))
-    text = "tie" if len(tied) > 1 else "alone" if cell["runner_up"] is None else f"+{100 * margin:.3g} %"
+    ahead = "no other" if cell["runner_up"] is None else f"+{100 * margin:.3g} %"
+    text = "tie" if len(tied) > 1 else f"{_short(tied[0])}\n{ahead}"
     box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.75, "linewidth": 0}
-    panel.text(x, y, text, ha="center", va="center", fontsize="small", bbox=box)
+    panel.text(x, y, text, ha="center", va="center", fontsize="small", bbox=box, zorder=3)
+
+
+def _short(candidate: str) -> str:
+    """A candidate's spelling in at most two lines of a cell; a user's own file without its folders."""
+    name, colon, parameters = candidate.rpartition("/")[2].partition(":")
+    return name + (f":\n{textwrap.shorten(parameters, 22, placeholder='...')}" if colon else "")
 
 
 def _label(panel: Any, phase: Phase, index: int) -> None:
@@ -94,6 +101,7 @@ def _label(panel: Any, phase: Phase, index: int) -> None:
     panel.set_xlim(-0.5, len(phase.axes["x"].values) - 0.5)
     panel.set_ylim(-0.5, len(phase.axes["y"].values) - 0.5)
     panel.tick_params(length=0)
+    panel.label_outer()
     if "facet" in phase.axes:
         facet = phase.axes["facet"]
         panel.set_title(f"{facet.name} {facet.values[index]}", fontsize="medium")

@@ -132,8 +132,8 @@ def _words(phase: Phase, cell: dict[str, Any]) -> tuple[str, str, str]:
     who = cell["winner"] if len(cell["tied"]) == 1 else "tie: " + ", ".join(cell["tied"])
     if cell["runner_up"] is None:
         return who, value, "no other" if len(cell["tied"]) == 1 else "no difference"
-    ahead = "from nothing" if cell["margin"] is None else f"{100 * cell['margin']:.3g} %"
-    return who, value, f"{ahead} to {cell['runner_up']}"
+    ahead = "clear" if cell["margin"] is None else f"{100 * cell['margin']:.3g} %"
+    return who, value, f"{ahead} ahead of {cell['runner_up']}"
 
 
 def _notes(phase: Phase) -> list[str]:
