@@ -11,7 +11,7 @@ from replay.errors import UsageError
 from replay.results.result import Result
 
 if TYPE_CHECKING:
-    from replay.grid import Phase
+    from replay.analysis.phase_map import Phase
     from replay.migration.precopy import Progress
     from replay.synthesis.synthetic import Synthetic
     from replay.synthesis.writing import Progress as Written

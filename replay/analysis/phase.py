@@ -27,7 +27,7 @@ class PhaseFigure:
     column: str
     unit: str
     meaning: str
-    tie: float  # figures that differ by less than this share of the least are a tie
+    tie: float  # figures that differ by at most this share of the least are a tie
 
     @property
     def measured(self) -> bool:
@@ -149,7 +149,7 @@ def _cell(cell: Cell, members: list[dict[str, Any]], column: str, tie: float) ->
     found["out"] = [f"{row['candidate']}: {reason(row)}" for row in members if reason(row) is not None]
     if able:
         least = able[0][column]
-        tied = [row["candidate"] for row in able if row[column] <= least * (1 + tie)]
+        tied = [row["candidate"] for row in able if row[column] - least <= tie * least]
         found |= {"winner": tied[0], "tied": tied, "value": least}
         if len(able) > len(tied):
             second = able[len(tied)]

@@ -15,7 +15,7 @@ from replay.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from replay.grid import Phase
+    from replay.analysis.phase_map import Phase
 
 _MORE_COLOURS = (*COLOURS, "#F0E442", "#999999")
 _PANELS_A_ROW = 3

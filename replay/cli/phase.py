@@ -11,7 +11,7 @@ from replay.cli.options import add_json, add_run_options, add_trace
 from replay.errors import ReplayError, UsageError
 
 if TYPE_CHECKING:
-    from replay.grid import Phase
+    from replay.analysis.phase_map import Phase
 
 FIGURES = "total-time, downtime, find-cpu, stall, bytes or measured-find-cpu"
 PICTURES = (".png", ".svg", ".pdf")
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--figure", default="total-time", metavar="FIGURE", help=f"{FIGURES} (default: total-time)")
     parser.add_argument(
-        "--tie", metavar="SHARE", help="a difference below it is a tie (default: 0.1%%, of a measured figure 5%%)"
+        "--tie", metavar="SHARE", help="a difference up to it is a tie (default: 0.1%%, of a measured figure 5%%)"
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="write every run of the grid as Parquet")
     parser.add_argument("--plot", metavar="FILE", help="draw it: .png, .svg or .pdf")
@@ -158,5 +158,5 @@ def _notes(phase: Phase) -> list[str]:
     for name, at in sorted(out.items()):
         more = f" and {len(at) - 3} more cells" if len(at) > 3 else ""
         lines.append(f"cannot win, {name}: {'; '.join(at[:3])}{more}")
-    lines.append(f"{phase.provenance['replays']} replays; differences below {phase.provenance['tie']:.3%} are ties")
+    lines.append(f"{phase.provenance['replays']} replays; differences up to {phase.provenance['tie']:.1%} are ties")
     return lines

@@ -80,7 +80,7 @@ def _part(text: str, told: dict[str, tuple[str, Any]]) -> Part:
 
 
 def _recorded(text: str, name: str, own: list[str], where: Place) -> Recorded:
-    if not Path(name).suffix and not Path(name).exists() and name not in shipped.names():
+    if not Path(name).suffix and not Path(name).is_file() and name not in shipped.names():
         known = [*plugins.names("workload"), *shipped.names()]
         raise unknown_name("workload or recorded trace", name, known)
     if own:

@@ -1,4 +1,4 @@
-"""file-cache: files stream through the page cache, each into a run of fresh pages, beside a little metadata.
+"""file-cache: files stream through the page cache, each into a run of pages, beside metadata.
 
 What: `metadata` of the writes hit the few pages of inodes, journals and the free list again and again; all others write
 files, one at a time for each vCPU, front to back, into runs of pages somewhere in memory. How: metadata writes are
