@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -125,17 +126,26 @@ def _run(opened: Any, plan: _Plan, threads: int | None, progress: Progress | Non
     for index, (factor, config) in enumerate(plan.jobs):
         guests.setdefault((factor, config.memory if _sizes(opened) else None, config.seed), []).append(index)
     results: dict[int, Result] = {}
+    cancelled = threading.Event()
+
+    def go_on(*_: int) -> None:
+        if cancelled.is_set():
+            raise KeyboardInterrupt
+
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
         for (factor, memory, seed), members in guests.items():
             guest = faster(settled(opened, memory, seed), factor)
             guest.decode()
-            running = {pool.submit(api.run_config, guest, plan.jobs[index][1]): index for index in members}
+            running = {
+                pool.submit(api.run_config, guest, plan.jobs[index][1], progress=go_on): index for index in members
+            }
             try:
                 for done in as_completed(running):
                     results[running[done]] = done.result()
                     if progress is not None:
                         progress(len(results), len(plan.jobs))
             except BaseException:
+                cancelled.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return [results[index] for index in range(len(plan.jobs))]
