@@ -53,9 +53,13 @@ def draw(phase: Phase) -> Figure:
     if any(len(cell["tied"]) > 1 for cell in cells):
         handles.append(Patch(facecolor="white", edgecolor="black", hatch="///", label="tie"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, max(1, len(handles))), frameon=False)
-    heading = f"least {phase.figure.meaning}\n{phase.provenance['trace']['title']}; + how much more the runner-up takes"
+    lines_above = (
+        f"least {phase.figure.meaning}",
+        phase.provenance["trace"]["title"],
+        "in a cell: how much more the runner-up takes",
+    )
     wide = max(40, int(size[0] * 12))
-    figure.suptitle("\n".join(textwrap.fill(line, wide) for line in heading.split("\n")), fontsize="medium")
+    figure.suptitle("\n".join(textwrap.fill(line, wide) for line in lines_above), fontsize="medium")
     return figure
 
 

@@ -144,19 +144,25 @@ def _notes(phase: Phase) -> list[str]:
         axis = phase.axes[row["along"]]
         step = row[f"{row['along']}_index"]
         fixed = [f"{phase.axes[key].name} {row[key]}" for key in phase.axes if key != row["along"]]
-        where = "somewhere" if row["step"] is None or row["place"] is None else f"at {axis.spell(row['place'])}"
+        at = "somewhere" if row["place"] is None else f"at {axis.spell(row['place'])}"
         lines.append(
-            f"crossover, {', '.join(fixed)}: {row['before']} gives way to {row['after']} {where} between "
+            f"crossover, {', '.join(fixed)}: {row['before']} gives way to {row['after']} {at} between "
             f"{axis.name} {axis.values[step]} and {axis.values[step + 1]}"
         )
     if len(found) > LISTED:
         lines.append(f"... and {len(found) - LISTED} more crossovers (--json has all)")
     out: dict[str, list[str]] = {}
+    everybody = phase.provenance["candidates"]
     for row in phase.spelled(phase.cells):
-        for name in row["out"]:
-            out.setdefault(name, []).append(", ".join(f"{axis.name} {row[key]}" for key, axis in phase.axes.items()))
-    for name, at in sorted(out.items()):
-        more = f" and {len(at) - 3} more cells" if len(at) > 3 else ""
-        lines.append(f"cannot win, {name}: {'; '.join(at[:3])}{more}")
-    lines.append(f"{phase.provenance['replays']} replays; differences up to {phase.provenance['tie']:.1%} are ties")
+        where = ", ".join(f"{axis.name} {row[key]}" for key, axis in phase.axes.items())
+        reasons = {name.rpartition(": ")[2] for name in row["out"]}
+        alike = len(reasons) == 1 and len(row["out"]) == len(everybody)
+        for name in [f"any design: {reasons.pop()}"] if alike else row["out"]:
+            out.setdefault(name, []).append(where)
+    for name, cells in sorted(out.items()):
+        more = f" and {len(cells) - 3} more cells" if len(cells) > 3 else ""
+        lines.append(f"cannot win, {name}: {'; '.join(cells[:3])}{more}")
+    lines.append(
+        f"{phase.provenance['replays']} replays; differences up to {100 * phase.provenance['tie']:g} % are ties"
+    )
     return lines
