@@ -98,7 +98,7 @@ def run_config(
         seed=config.seed,
     )
     warm(log, design, config.formulation)
-    stalls = getattr(log.module, "STALLS_VCPUS", False)
+    stalls = any(getattr(plugin.module, "STALLS_VCPUS", False) for plugin in (log, design))
     feed = Feed(
         source,
         start_ns=config.start,

@@ -1,8 +1,8 @@
 """The axes of a grid of replays: any option of a run, any parameter of a log or design, and two that are neither.
 
-`dirty-rate` speeds the guest up ("4x") or says its pages a second; `ring-size` sets whatever parameter of a design
-counts entries. A parameter is named as in a spelling (reaper-period), with its owner in front where the name alone
-could mean two things (log.entries, design.entries). A design without the parameter is the same all along the axis.
+`dirty-rate` speeds the guest up ("4x") or says its pages a second; `ring-size` sets the first parameter of a design
+where that counts entries. A parameter is named as in a spelling (reaper-period), with its owner in front where the name
+alone could mean two things (log.entries, design.entries). A design without the parameter is the same all along the axis.
 """
 
 from __future__ import annotations
@@ -145,8 +145,9 @@ def _parameters(kind: str, spelled: str) -> dict[str, plugins.Parameter]:
 
 
 def _entries_of(design: str) -> str:
-    """The parameter that counts entries, or a name that no plug-in has."""
-    return next((p.name for p in _parameters("design", design).values() if p.unit == "entries"), "")
+    """A design's first parameter if it counts entries, or a name that no plug-in has."""
+    first = next(iter(_parameters("design", design).values()), None)
+    return first.name if first is not None and first.unit == "entries" else ""
 
 
 def _with(kind: str, spelled: str, parameter: str, value: str) -> str:

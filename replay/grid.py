@@ -50,11 +50,11 @@ def phase(
 ) -> Phase:
     """Which design wins in which cell. See replay.axes for the axes and replay.analysis.phase for the figures.
 
-    designs: spellings of the candidates (default: every design there is). tie: the share up to which a difference is
-    none. options: those of `replay.run`. Raises UsageError for anything senseless, before the first replay.
+    designs: spellings of the candidates (default: every design that claims to be safe). tie: the share up to which a
+    difference is none. options: those of `replay.run`. Raises UsageError for anything senseless, before the first replay.
     """
     compared = analysis.figure_of(figure)
-    candidates = list(designs or plugins.names("design"))
+    candidates = list(designs or safe_designs())
     if len(set(candidates)) < 2 or len(set(candidates)) < len(candidates):
         raise UsageError("phase compares designs: give two or more different ones")
     if tie is not None and not 0 <= tie < 1:
@@ -67,6 +67,11 @@ def phase(
     results = _run(opened, plan, threads, progress)
     rows = [_row(plan, key, results[plan.settings[key]]) for key in plan.settings]
     return _evaluated(opened, rows, plan, compared, tie, results)
+
+
+def safe_designs() -> list[str]:
+    """The designs that claim to lose no page, with their parameters as they come."""
+    return [name for name in plugins.names("design") if plugins.parse("design", name).unsafe is None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +174,7 @@ def _row(plan: _Plan, key: tuple[int, int, int, str], result: Result) -> dict[st
         row[name] = None if axis is None else axis.values[index]
         row[f"{name}_place"] = None if axis is None or axis.places is None else axis.places[index]
     row["candidate"] = key[3]
+    row["unsafe"] = plugins.parse("design", plan.jobs[plan.settings[key]][1].design).unsafe
     row["trace_sha256"] = result.provenance["trace"]["sha256"]
     row |= figures(result)
     last = result.rows[-1]
@@ -192,7 +198,9 @@ def _evaluated(
 ) -> Phase:
     import polars as pl
 
-    frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col("x_place", "y_place").cast(pl.Float64))
+    frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(
+        pl.col("x_place", "y_place").cast(pl.Float64), pl.col("unsafe").cast(pl.String)
+    )
     won = analysis.cells(frame, figure, tie)
     first = results[0]
     moved = {axis.name for axis in plan.axes.values()} | {"design"}

@@ -4,6 +4,8 @@ A plug-in is one Python file in its kind's folder; its name is the file's name w
 source without importing it, so that `list` and `--help` stay fast; `load` imports it. A path to a user's own file
 works wherever a name does. A plug-in file defines `Config` (a frozen keyword-only dataclass whose fields are made by
 `param`), `State` (a NamedTuple of arrays) and `build(config, shape) -> State`; a workload has `events` instead of both.
+It may define `check(config)`, which raises UsageError for parameters that do not go together, `unsafe(config)`, which
+says why a configuration can lose pages, and `STALLS_VCPUS = True` when it stops single vCPUs.
 """
 
 from __future__ import annotations
@@ -94,6 +96,12 @@ class Plugin:
             elif value != field.default:
                 texts.append(f"{field.name.replace('_', '-')}={spell(value, field.metadata['unit'])}")
         return self.name + (":" + ",".join(texts) if texts else "")
+
+    @property
+    def unsafe(self) -> str | None:
+        """Why this plug-in, with these parameters, can lose pages; None when it claims to be safe."""
+        why = getattr(self.module, "unsafe", None)
+        return None if why is None else why(self.config)
 
     def build(self, shape: Any) -> Any:
         """The plug-in's state for a guest of this shape."""

@@ -6,6 +6,10 @@ under KVM, the bitmap of each memory slot (L1, `KVMSlot.dirty_bmap`). A design o
 
 Order at a sync: `before_harvest(design)`, `harvest(log, design)`, `sync(design)`. Order for a page: `pop` clears what
 made it pending, `rearm` re-enables its tracking, then it is read. A write between these is never lost that way.
+
+A design is *live* when what is marked reaches its sender at once instead of at the next sync (`live`). A live design
+may have bounded queues: `room` tells producers how much they may hand over, a vCPU that can not wait any longer is
+*held* until `unblock` lets it go, `appetite` makes the sender fetch entries from the log by itself.
 """
 
 from __future__ import annotations
@@ -16,8 +20,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from replay.jit import NONE, U0, U1, U6, U63, U64, kernel, verb
-from replay.kernels.bits import popcount_below
-from replay.work import N_COUNTERS, N_SEND
+from replay.kernels.bitmap import next_touched
+from replay.kernels.bits import lowest
+from replay.work import (
+    FAN_OUT,
+    L1_PAGES,
+    L1_TOUCHED,
+    L1_WORDS,
+    L1_ZEROED,
+    N_COUNTERS,
+    N_SEND,
+    RING_FILTERED,
+)
+
+REFUSED = NONE
+"""Returned by `write`: nothing happened, the vCPU must wait until `unblock` says otherwise, then write again."""
+HELD = NONE - U1
+"""Returned by `write`: the write is done, and its vCPU stands still until `unblock` says otherwise."""
+ROUND_ROBIN, LONGEST, AGE = 0, 1, 2
+"""What `fetch_order` may return."""
 
 
 class Meter(NamedTuple):
@@ -51,6 +72,7 @@ class GuestShape:
 
     n_pages: int
     n_vcpus: int
+    n_blocks: int = 1
 
     @property
     def n_words(self) -> int:
@@ -63,8 +85,28 @@ class GuestShape:
 
 @verb
 def write(log: Any, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
-    """A guest store to `page`. Returns the picoseconds its vCPU stands still for it (0: it does not)."""
+    """A guest store to `page`. Returns the picoseconds its vCPU stands still for it (0: it does not), REFUSED or HELD.
+
+    A log that returns REFUSED or HELD must have vCPUs in lanes of their own (`STALLS_VCPUS = True` in its file, or in
+    the design's that makes it do so).
+    """
     return NotImplemented
+
+
+@verb
+def write_host(log: Any, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
+    """The hypervisor itself writes guest memory on the vCPU's thread (clock pages, emulated stores). As `write`."""
+    mark_ram(design, page, meter)
+    return U0
+
+
+@verb
+def unblock(log: Any, design: Any, vcpu: Any, meter: Meter) -> Any:
+    """A vCPU that was REFUSED or HELD tries again: picoseconds of work that this took, or NONE to wait on.
+
+    Must count nothing when it returns NONE: how often it is asked is not part of the model.
+    """
+    return U0
 
 
 @verb
@@ -81,6 +123,28 @@ def rearm_due(log: Any, page: Any) -> bool:
 @verb
 def rearm(log: Any, page: Any, meter: Meter) -> None:
     """Re-enable tracking for the chunk of `page`; called before the page is read, only when due."""
+
+
+@verb
+def rearm_page(log: Any, page: Any, meter: Meter) -> None:
+    """Re-enable tracking of one page that a live design popped; called before it is read. Default: armed already."""
+
+
+@verb
+def fetch(log: Any, design: Any, limit: Any, meter: Meter) -> Any:
+    """Hand up to `limit` of the log's entries to the design by `mark_slot`, not yet re-armed; how many they were."""
+    return U0
+
+
+@verb
+def reset(log: Any, meter: Meter) -> None:
+    """Re-arm every page that was fetched and not yet re-armed."""
+
+
+@verb
+def backlog(log: Any) -> Any:
+    """Entries in the log that user space has not fetched."""
+    return U0
 
 
 @verb
@@ -112,17 +176,34 @@ def mark_slot(design: Any, slots: np.ndarray, page: Any, meter: Meter) -> bool:
     return new
 
 
+@kernel
+def mark_each(design: Any, slots: np.ndarray, below: Any, meter: Meter) -> None:
+    """`mark_ram` for every page of the slot bitmap that is less than `below`; the others are only counted."""
+    work = meter.work
+    work[L1_WORDS] += slots.size
+    word = next_touched(slots, U0, U64(slots.size))
+    while word < slots.size:
+        bits = slots[word]
+        work[L1_TOUCHED] += U1
+        work[FAN_OUT] += U1
+        while bits != U0:
+            page = (word << U6) + lowest(bits)
+            work[L1_PAGES] += U1
+            if page < below:
+                mark_ram(design, page, meter)
+            else:
+                work[RING_FILTERED] += U1
+            bits &= bits - U1
+        word = next_touched(slots, word + U1, U64(slots.size))
+
+
 @verb
 def fold_slots(design: Any, slots: np.ndarray, keep: bool, meter: Meter) -> None:
     """Carry the slot bitmap into the design at a sync, and clear it unless `keep`. Default: `mark_ram` page by page."""
-    for word in range(slots.size):
-        bits = slots[word]
-        while bits != U0:
-            low = bits & (~bits + U1)
-            page = (U64(word) << U6) + popcount_below(low)
-            mark_ram(design, page, meter)
-            bits ^= low
-        if not keep:
+    mark_each(design, slots, NONE, meter)
+    if not keep:
+        meter.work[L1_ZEROED] += slots.size
+        for word in range(slots.size):
             slots[word] = U0
 
 
@@ -167,6 +248,62 @@ def take(design: Any, word: Any, bits: Any, meter: Meter) -> None:
     design makes these).
     """
     return NotImplemented
+
+
+# -- live designs -----------------------------------------------------------------------------------------------------
+
+
+@verb
+def live(design: Any) -> bool:
+    """Whether a mark reaches the sender at once. Such a design is stepped page by page and is popped page by page."""
+    return False
+
+
+@verb
+def room(design: Any) -> Any:
+    """Entries that `mark_slot` may hand over now; NONE: any number."""
+    return NONE
+
+
+@verb
+def full(design: Any, page: Any) -> bool:
+    """Whether a vCPU that is about to mark `page` by `mark_ram` must wait. Devices can not: they mark regardless."""
+    return False
+
+
+@verb
+def appetite(design: Any) -> Any:
+    """Entries that the sender wants to fetch from the log before it pops; 0: none."""
+    return U0
+
+
+@verb
+def fetch_order(design: Any) -> Any:
+    """In which order `fetch` goes over the rings: ROUND_ROBIN, LONGEST or AGE."""
+    return U0
+
+
+@verb
+def reset_late(design: Any) -> bool:
+    """Whether pages are re-armed only after they were read. Unsafe: a write in between is lost."""
+    return False
+
+
+@verb
+def summon(design: Any) -> None:
+    """The log wants to be emptied (a ring is full, the reaper woke up, a sync) and the design has no room for it."""
+
+
+@verb
+def holds(design: Any) -> bool:
+    """Whether held vCPUs must stay so, and nothing may be re-armed late: fetched entries are still being sent."""
+    return False
+
+
+@verb
+def urgent(design: Any) -> Any:
+    """A page that whoever marked it must send at once; NONE when there is none. Asked until there is none."""
+    return NONE
 
 
 @verb

@@ -35,6 +35,13 @@ SUMMARY_WORDS = _counter("summary_words", "words", "words of a summary of the ma
 REFIND_CALLS = _counter("refind_calls", "calls", "second searches, bounded to the host page just sent")
 RING_POPS = _counter("ring_pops", "entries", "entries taken from the design's own queue")
 STALE_POPS = _counter("stale_pops", "entries", "of these, entries whose page was not dirty any more")
+BACKGROUND_POPS = _counter(
+    "background_pops", "pages", "pages taken from the one pass over memory that replaces a bitmap"
+)
+BACKGROUND_SKIPS = _counter("background_skips", "pages", "pages that this pass left out, having been sent already")
+TLB_RESETS = _counter("tlb_resets", "pages", "pages whose tracking was re-enabled when they were taken (TCG)")
+RING_REFILLS = _counter("ring_refills", "entries", "entries queued by a scan of the map in the middle of a round")
+PRODUCER_SENDS = _counter("producer_sends", "pages", "pages that the thread which dirtied them sent itself")
 CLEAR_IOCTLS = _counter("clear_ioctls", "calls", "KVM_CLEAR_DIRTY_LOG calls, one a chunk of 2^18 pages")
 CLEAR_WORDS = _counter("clear_words", "words", "words passed to these calls")
 CLEAR_PAGES = _counter("clear_pages", "pages", "pages re-protected by these calls")
@@ -67,10 +74,19 @@ RING_MERGED = _counter("ring_merged", "entries", "queue entries carried into a b
 RING_REQUEUED = _counter("ring_requeued", "entries", "entries left over from a round and queued again")
 RING_SWAPS = _counter("ring_swaps", "swaps", "times the two queues changed roles")
 FALLBACK_ROUNDS = _counter("fallback_rounds", "rounds", "rounds served by the bitmap because the queue had overflowed")
+RING_DUPLICATES = _counter("ring_duplicates", "entries", "entries pushed although their page was already marked")
+RING_FILTERED = _counter("ring_filtered", "events", "marks that needed no entry: the pass over memory is still to come")
+RING_COMPARES = _counter("ring_compares", "entries", "entries looked at again because each RAMBlock rescans the ring")
+RING_MISSED = _counter("ring_missed", "entries", "entries lost or late because producers race without a lock")
+SIDE_MARKS = _counter("side_marks", "pages", "pages put into a side bitmap: their producer can not wait")
+ROUND_FLUSHES = _counter("round_flushes", "flushes", "flushes of all multifd channels between two rounds")
+FAN_OUT = _counter("fan_out", "updates", "words or pages also marked for the other clients: display, translated code")
+DEVICE_WORDS = _counter("device_words", "words", "words of vhost's and VFIO's own dirty logs read at syncs")
 # -- the guest --------------------------------------------------------------------------------------------------------
 GUEST_WRITES = _counter("guest_writes", "events", "trace events applied")
 LOGGED_WRITES = _counter("logged_writes", "events", "of these, first writes after a re-arm: what the dirty log noticed")
 KRING_FULL_EXITS = _counter("kring_full_exits", "exits", "vCPU exits because its KVM ring reached the soft limit")
+VCPU_HOLDS = _counter("vcpu_holds", "holds", "times a vCPU had to wait until the sender made room")
 REAPER_WAKES = _counter("reaper_wakes", "wakes", "times the reaper thread woke up")
 
 COUNTERS: tuple[Counter, ...] = tuple(_table)

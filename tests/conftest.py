@@ -13,6 +13,11 @@ from replay.jit import DISABLED
 FULL_SIZE = ("cli", "docs", "golden", "tools")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--design PATH[:PARAMS]` points tests/conformance at designs of your own."""
+    parser.addoption("--design", action="append", metavar="DESIGN", help="designs for tests/conformance (default: all)")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Under NUMBA_DISABLE_JIT=1 kernels run as plain Python: leave out what replays guests of a real size."""
     if DISABLED:

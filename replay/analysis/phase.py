@@ -2,7 +2,8 @@
 
 A frame has one row for each cell and candidate. Columns that these functions read: `facet_index`, `y_index`, `x_index`
 (the cell), `x_place` and `y_place` (where it lies; null on an axis without numbers), `candidate`, `status`,
-`lost_pages`, and the figure's own column. A run that did not converge or lost pages is named and cannot win.
+`lost_pages`, `unsafe` (why its design can lose pages, null when it claims to be safe), and the figure's own column. A
+run that did not converge, lost pages or could have is named and cannot win.
 """
 
 from __future__ import annotations
@@ -138,6 +139,8 @@ def reason(row: dict[str, Any]) -> str | None:
     """Why a run cannot win, None when it can."""
     if row["lost_pages"]:
         return f"unsafe, lost {row['lost_pages']:,} pages"
+    if row["unsafe"]:
+        return f"unsafe, {row['unsafe']}"
     return None if row["status"] == "completed" else str(row["status"])
 
 

@@ -2,8 +2,8 @@
 
 What: whoever marks a page dirty also puts it into the *enqueue* ring, once for each bit that it newly sets. A sync
 swaps the rings: what was enqueued becomes the list of this round's pages, so neither the sync nor the sender has to
-look at clean memory. A ring that overflowed cannot be trusted; its round is served by the bitmaps, which are kept up
-to date all along, and at the next sync the choice is made anew.
+look at clean memory. A ring that overflowed cannot be trusted; its round is served by the bitmaps, which are kept up to
+date all along, and at the next sync the choice is made anew.
 
 How, at a sync: pages left over from the round are queued again (from the ring, or by a scan of L3 when the round was a
 fallback and they fit); the log is harvested; the rings swap; the entries, or all of L2 in fallback, become L3. The
@@ -14,8 +14,18 @@ Cost: a ring round is O(dirty) for sync and sender, plus O(pages / 64) to clear 
 costs what the bitmaps cost, and leaving it one more scan. Bad when a round dirties more than the ring holds: then it is
 the bitmap design with extra work. `host-page-refind` is off because the posted send path stops after one page.
 
+Each deviation of the posted code is a switch, all of them `as-posted=on`. Deterministic: `dedupe=off` (marks in L2
+queue a page every time), `exact-full=on` (a ring with exactly all entries used counts as overflowed), `boot-filled=on`
+(adding RAMBlocks filled the ring, so the first sync falls back), `block-rescans=on` (each RAMBlock goes over the whole
+ring), `multifd-flush=off` (no flush of the channels after a ring round; harmless with one channel). Races, between
+producers that do not hold the big lock (devices, stores under TCG) and a sync or one another; a replay has no
+instructions to interleave, so the worst moment is taken: `locked=off` overwrites one in `race-every` of their pushes;
+`late-inserts=on` lets the newest one before each swap arrive after the entries were copied; `atomic-clear=off` lets it
+arrive during the copy, and loses its L2 bit to a neighbour's clear. These lose pages; `replay check` shows the
+interleavings.
+
 Models: cover letter and thread of "[PATCH 0/2] Implement dirty ring for pre-copy migration" (S. Imamura, 2024-06-20),
-the algorithm as described; where the posted code deviates is not modelled here.
+the algorithm as described, and the posted code by its observed behaviour.
 """
 
 from __future__ import annotations
@@ -48,6 +58,7 @@ from replay.verbs import (
     Meter,
     before_harvest,
     fold_slots,
+    mark_each,
     mark_ram,
     mark_slot,
     occupancy_max,
@@ -59,28 +70,54 @@ from replay.verbs import (
 )
 from replay.work import (
     FALLBACK_ROUNDS,
-    L1_PAGES,
-    L1_TOUCHED,
-    L1_WORDS,
+    FAN_OUT,
     L1_ZEROED,
     REFILL_WORDS,
     REFIND_CALLS,
+    RING_COMPARES,
+    RING_DUPLICATES,
     RING_MERGED,
+    RING_MISSED,
     RING_POPS,
     RING_PUSHES,
     RING_REJECTED,
     RING_REQUEUED,
     RING_SWAPS,
+    ROUND_FLUSHES,
     STALE_POPS,
 )
 
 OVERFLOWED, ENQUEUE, FIRST_PASS, USED_MAX, SIZE = 0, 2, 3, 4, 5  # OVERFLOWED: one flag for each of the two rings
+DEDUPE, EXACT, LOCKED, LATE, ATOMIC, FLUSHES, RESCANS, RACE_EVERY, N_RACING, NEWEST, RACING, AT_SYNC = range(6, 18)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     entries: int = param(1024, "entries of each ring", unit="entries", low=1, high=4294967296, power_of_two=True)
     host_page_refind: bool = param(False, "search again, bounded to the host page, after each page sent")
+    dedupe: bool = param(True, "a page already marked in L2 is not queued again")
+    exact_full: bool = param(False, "a ring with exactly all entries used counts as overflowed")
+    locked: bool = param(True, "pushes without the big lock are serialised with the others")
+    late_inserts: bool = param(False, "a push that raced with the swap arrives after the copy")
+    atomic_clear: bool = param(True, "L2 bits are cleared atomically at a sync")
+    multifd_flush: bool = param(True, "multifd channels are flushed after a ring round too")
+    block_rescans: bool = param(False, "each RAMBlock goes over the whole ring at a sync")
+    boot_filled: bool = param(False, "the ring has overflowed before the migration begins")
+    as_posted: bool = param(False, "all deviations of the posted code at once")
+    race_every: int = param(1000, "one in so many pushes without the lock is lost (locked=off)", unit="pushes", low=1)
+
+
+def unsafe(config: Config) -> str | None:
+    """Why a configuration can lose pages."""
+    if not config.locked or config.as_posted:
+        return "producers without the big lock overwrite one another's entries"
+    if config.late_inserts:
+        return "an entry that arrives after the swap is never copied"
+    if not config.atomic_clear:
+        return "clearing an L2 bit can clear a neighbour that is being set"
+    if not config.multifd_flush:
+        return "with several channels, two versions of a page can overtake one another"
+    return None
 
 
 class State(NamedTuple):
@@ -91,32 +128,61 @@ class State(NamedTuple):
     at: np.ndarray  # uint64 (4,)  the walk over L3, see kernels/layers.py
     slots: np.ndarray  # uint64 (2 * entries,)  page numbers in the rings, see kernels/ring.py
     ends: np.ndarray  # uint64 (4,)  head and tail of either ring
-    flags: np.ndarray  # uint64 (6,)  OVERFLOWED x 2, ENQUEUE which ring is filled, FIRST_PASS, USED_MAX, SIZE entries
+    flags: np.ndarray  # uint64 (18,)  OVERFLOWED x 2, ENQUEUE which ring is filled, FIRST_PASS, USED_MAX, SIZE entries;
+    #                    switches; RESCANS RAMBlocks or 0; N_RACING pushes; NEWEST, RACING pages or NONE; AT_SYNC
 
 
 def build(config: Config, shape: GuestShape) -> State:
     """Every page pending, both rings empty."""
+    posted = config.as_posted
+    switches = [
+        config.dedupe and not posted,
+        config.exact_full or posted,
+        config.locked and not posted,
+        config.late_inserts or posted,
+        config.atomic_clear and not posted,
+        config.multifd_flush and not posted,
+        shape.n_blocks if config.block_rescans or posted else 0,
+    ]
+    overflowed = config.boot_filled or posted
+    flags = [overflowed, 0, 0, 1, 0, config.entries, *switches, config.race_every, 0, int(NONE), int(NONE), 0]
     return State(
         l2=memory.words(shape.n_words),
         l3=memory.ones_up_to(shape.n_pages, shape.n_words),
         at=walk(shape.n_pages, config.host_page_refind),
         slots=memory.pages(2 * config.entries),
         ends=memory.words(4),
-        flags=np.array([0, 0, 0, 1, 0, config.entries], dtype=np.uint64),
+        flags=np.array(flags, dtype=np.uint64),
     )
 
 
 @kernel
-def _enqueue(design: State, page: Any, work: np.ndarray) -> None:
+def _enqueue(design: State, page: Any, work: np.ndarray) -> bool:
     """Put `page` into the ring being filled; a refused entry makes that ring's coming round a fallback round."""
     flags = design.flags
     filling = flags[ENQUEUE]
+    flags[NEWEST] = NONE
     if ring.push(design.slots, design.ends, filling, flags[SIZE], page):
         work[RING_PUSHES] += U1
-        flags[USED_MAX] = max(flags[USED_MAX], ring.used(design.ends, filling))
-    else:
-        work[RING_REJECTED] += U1
-        flags[U64(OVERFLOWED) + filling] = U1
+        used = ring.used(design.ends, filling)
+        flags[USED_MAX] = max(flags[USED_MAX], used)
+        if flags[EXACT] != U0 and used == flags[SIZE]:
+            flags[U64(OVERFLOWED) + filling] = U1
+        return True
+    work[RING_REJECTED] += U1
+    flags[U64(OVERFLOWED) + filling] = U1
+    return False
+
+
+@kernel
+def _enqueue_unlocked(design: State, page: Any, work: np.ndarray) -> None:
+    """The same for a producer that does not hold the big lock; one in RACE_EVERY is overwritten by another's."""
+    flags = design.flags
+    flags[N_RACING] += U1
+    if flags[LOCKED] == U0 and flags[N_RACING] % flags[RACE_EVERY] == U0:
+        work[RING_MISSED] += U1
+    elif _enqueue(design, page, work):
+        flags[NEWEST] = page
 
 
 @kernel
@@ -127,8 +193,14 @@ def _from_ring(flags: np.ndarray) -> bool:
 
 @mark_ram.implement(State)
 def _mark_ram(design: State, page: Any, meter: Meter) -> None:
-    if not test_and_set(design.l2, page):
+    known = test_and_set(design.l2, page)
+    if known and design.flags[DEDUPE] != U0:
+        return
+    meter.work[RING_DUPLICATES] += U64(known)
+    if design.flags[AT_SYNC] != U0:
         _enqueue(design, page, meter.work)
+    else:
+        _enqueue_unlocked(design, page, meter.work)
 
 
 @mark_slot.implement(State)
@@ -143,6 +215,11 @@ def _mark_slot(design: State, slots: np.ndarray, page: Any, meter: Meter) -> boo
 def _before_harvest(design: State, meter: Meter) -> None:
     flags, ends, size = design.flags, design.ends, design.flags[SIZE]
     filling = flags[ENQUEUE]
+    flags[AT_SYNC] = U1
+    if flags[NEWEST] != NONE and (flags[LATE] != U0 or flags[ATOMIC] == U0):
+        ends[U64(2) * filling + U1] -= U1  # its producer is caught between its bit and its entry
+        flags[RACING] = flags[NEWEST]
+    flags[NEWEST] = NONE
     draining = U1 - filling
     if flags[U64(OVERFLOWED) + draining] != U0:
         flags[U64(OVERFLOWED) + draining] = U0
@@ -180,7 +257,7 @@ def _refill(design: State, work: np.ndarray) -> None:
 @fold_slots.implement(State)
 def _fold_slots(design: State, slots: np.ndarray, keep: bool, meter: Meter) -> None:
     if keep:
-        _fold_new(design, slots, meter.work)
+        mark_each(design, slots, NONE, meter)
     elif design.flags[U64(OVERFLOWED) + design.flags[ENQUEUE]] != U0:
         fold_layer(slots, design.l2, design.at[N_PAGES], False, meter.work)
     else:
@@ -188,27 +265,10 @@ def _fold_slots(design: State, slots: np.ndarray, keep: bool, meter: Meter) -> N
         for index in range(design.ends[U64(2) * filling], design.ends[U64(2) * filling + U1]):
             test_and_set(design.l2, ring.entry(design.slots, filling, design.flags[SIZE], index))
             work[RING_MERGED] += U1
+            work[FAN_OUT] += U1
         for word in range(slots.size):
             slots[word] = U0
         work[L1_ZEROED] += (design.at[N_PAGES] + U63) >> U6
-
-
-@kernel
-def _fold_new(design: State, slots: np.ndarray, work: np.ndarray) -> None:
-    """L1 into L2 where the log is itself a bitmap: pages that are new in L2 are queued one by one."""
-    stop = (design.at[N_PAGES] + U63) >> U6
-    work[L1_WORDS] += stop
-    word = next_touched(slots, U0, stop)
-    while word < stop:
-        bits = slots[word]
-        work[L1_TOUCHED] += U1
-        while bits != U0:
-            work[L1_PAGES] += U1
-            page = (word << U6) + lowest(bits)
-            if not test_and_set(design.l2, page):
-                _enqueue(design, page, work)
-            bits &= bits - U1
-        word = next_touched(slots, word + U1, stop)
 
 
 @sync.implement(State)
@@ -216,19 +276,40 @@ def _sync(design: State, meter: Meter) -> Any:
     flags, work = design.flags, meter.work
     draining = flags[ENQUEUE]
     flags[ENQUEUE] = U1 - draining
+    flags[AT_SYNC] = U0
+    racing, flags[RACING] = flags[RACING], NONE
     work[RING_SWAPS] += U1
     if flags[U64(OVERFLOWED) + draining] != U0:
         work[FALLBACK_ROUNDS] += U1
+        work[ROUND_FLUSHES] += U1
         return merge_layer(design.l2, design.l3, design.at, work)
-    new = U0
+    work[ROUND_FLUSHES] += flags[FLUSHES]
+    new, neighbour = U0, False
     for index in range(design.ends[U64(2) * draining], design.ends[U64(2) * draining + U1]):
         page = ring.entry(design.slots, draining, flags[SIZE], index)
         design.l2[page >> U6] &= ~(U1 << (page & U63))
         if not test_and_set(design.l3, page):
             new += U1
+        neighbour |= page >> U6 == racing >> U6
         work[RING_MERGED] += U1
+        work[RING_COMPARES] += flags[RESCANS]
     design.at[PENDING] += new
+    if racing != NONE:
+        _race(design, draining, racing, neighbour, work)
     return new
+
+
+@kernel
+def _race(design: State, draining: Any, page: Any, neighbour: bool, work: np.ndarray) -> None:
+    """The entry of a push that raced with the swap: too late in the ring that was copied, or in the other one."""
+    if design.flags[LATE] != U0:
+        work[RING_MISSED] += U1
+        ring.push(design.slots, design.ends, draining, design.flags[SIZE], page)
+        return
+    _enqueue(design, page, work)
+    if neighbour:
+        work[RING_MISSED] += U1
+        design.l2[page >> U6] &= ~(U1 << (page & U63))
 
 
 @pending.implement(State)

@@ -28,6 +28,7 @@ from replay.kernels.layers import CURSOR, N_PAGES, PENDING, REFIND, walk
 from replay.plugins import param
 from replay.verbs import GuestShape, Meter, fold_slots, mark_ram, mark_slot, peek, pending, pop, sync, take
 from replay.work import (
+    FAN_OUT,
     FIND_CALLS,
     FIND_WORDS,
     L1_PAGES,
@@ -126,6 +127,7 @@ def _fold_slots(design: State, slots: np.ndarray, keep: bool, meter: Meter) -> N
         word = next_touched(slots, U0, n_words)
         while word < n_words:
             work[L1_TOUCHED] += U1
+            work[FAN_OUT] += U1
             work[L1_PAGES] += popcount(slots[word])
             design.l2[word] |= slots[word]
             test_and_set(design.s2, (word << U6) >> sizes[SHIFT])
@@ -139,6 +141,7 @@ def _fold_slots(design: State, slots: np.ndarray, keep: bool, meter: Meter) -> N
         work[L1_WORDS] += stop - first
         work[L1_ZEROED] += stop - first
         work[L1_TOUCHED] += touched
+        work[FAN_OUT] += touched
         work[L1_PAGES] += carried
         design.s1[group >> U6] &= ~(U1 << (group & U63))
         test_and_set(design.s2, group)

@@ -23,7 +23,7 @@ from replay.jit import U0, U1, U6, U63, U64
 from replay.kernels import memory
 from replay.kernels.bitmap import test_and_set
 from replay.kernels.bits import popcount
-from replay.verbs import GuestShape, Meter, fold_slots, harvest, rearm, rearm_due, write
+from replay.verbs import GuestShape, Meter, fold_slots, harvest, rearm, rearm_due, write, write_host
 from replay.work import CLEAR_IOCTLS, CLEAR_PAGES, CLEAR_WORDS, L0_WORDS, LOG_IOCTLS, LOGGED_WRITES, VCPU_KICKS
 
 CLEAR_SHIFT = 18  # log2 of the pages in a chunk: QEMU's x-clear-bitmap-shift, 1 GiB of 4 KiB pages
@@ -60,6 +60,11 @@ def _write(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
     if not test_and_set(log.l0, page):
         meter.work[LOGGED_WRITES] += U1
     return U0
+
+
+@write_host.implement(State)
+def _write_host(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
+    return write(log, design, page, vcpu, meter)
 
 
 @harvest.implement(State)

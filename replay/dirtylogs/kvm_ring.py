@@ -3,7 +3,9 @@
 What: the first write to an armed page pushes an entry into the ring of the writing vCPU and disarms the page. User
 space reaps the rings, sets the pages' bits in the slot bitmap (L1) and resets them, which arms the pages again. How:
 everything is reaped at a sync, by a thread that wakes once a second, and whenever one vCPU's ring reaches its soft
-limit: that vCPU leaves the guest and stands still until all rings have been reaped and reset; the others run on.
+limit: that vCPU leaves the guest and stands still until all rings have been reaped and reset; the others run on. Writes
+by the hypervisor on a vCPU's thread push whether armed or not. A live design may take fewer entries than there are, or
+fetch them itself; what it does not take stays here, and a vCPU whose ring is full waits for it.
 
 Cost: O(1) a first write, O(1) an entry reaped, one re-protection for each coalesced mask of up to 64 neighbouring
 pages; at a sync O(pages / 64) on top, because L1 is folded and cleared whole. Bad for a guest that dirties memory at
@@ -21,21 +23,34 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from replay.errors import UsageError
-from replay.jit import U0, U1, U6, U63, U64, kernel
+from replay.jit import NONE, U0, U1, U6, U63, U64, kernel
 from replay.kernels import memory, ring
 from replay.kernels.bitmap import test_and_clear
 from replay.plugins import param
 from replay.verbs import (
+    AGE,
+    HELD,
+    ROUND_ROBIN,
     GuestShape,
     Meter,
+    backlog,
+    fetch,
+    fetch_order,
     fold_slots,
     harvest,
+    holds,
     mark_slot,
     next_wake,
     occupancy_max,
+    reset,
+    reset_late,
+    room,
     spent_ps,
+    summon,
+    unblock,
     wake,
     write,
+    write_host,
 )
 from replay.work import (
     KRING_DUPLICATES,
@@ -50,7 +65,7 @@ from replay.work import (
 
 STALLS_VCPUS = True  # a full ring stops its own vCPU, so each vCPU is delayed by itself
 RESERVED_ENTRIES, PML_ENTRIES = 64, 512
-SIZE, SOFT_LIMIT, N_VCPUS, NEXT_WAKE, WAKE_EVERY, USED_MAX = 0, 1, 2, 3, 4, 5
+SIZE, SOFT_LIMIT, N_VCPUS, NEXT_WAKE, WAKE_EVERY, USED_MAX, TURN, N_PUSHED = 0, 1, 2, 3, 4, 5, 6, 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +90,12 @@ class State(NamedTuple):
 
     slots: np.ndarray  # uint64 (n_vcpus * entries,)  page numbers, see kernels/ring.py
     ends: np.ndarray  # uint64 (2 * n_vcpus,)  reset index and dirty index of each ring
+    fetched: np.ndarray  # uint64 (n_vcpus,)  fetch index of each ring, between the two
+    age: np.ndarray  # uint64 (n_vcpus * entries,)  how many entries had been pushed before each, over all rings
     armed: np.ndarray  # uint64 (n_words,)  bit set: the next write to the page is pushed
     l1: np.ndarray  # uint64 (n_words,)  KVMSlot.dirty_bmap
-    registers: np.ndarray  # uint64 (6,)  SIZE, SOFT_LIMIT entries; N_VCPUS; NEXT_WAKE, WAKE_EVERY ps; USED_MAX entries
+    registers: np.ndarray  # uint64 (8,)  SIZE, SOFT_LIMIT entries; N_VCPUS; NEXT_WAKE, WAKE_EVERY ps; USED_MAX entries;
+    #                        TURN the ring that is fetched from next; N_PUSHED entries
 
 
 def build(config: Config, shape: GuestShape) -> State:
@@ -87,10 +105,12 @@ def build(config: Config, shape: GuestShape) -> State:
     return State(
         slots=memory.pages(shape.n_vcpus * config.entries),
         ends=memory.words(2 * shape.n_vcpus),
+        fetched=memory.words(shape.n_vcpus),
+        age=memory.words(shape.n_vcpus * config.entries),
         armed=memory.ones_up_to(shape.n_pages, shape.n_words),
         l1=memory.words(shape.n_words),
         registers=np.array(
-            [config.entries, config.entries - reserved, shape.n_vcpus, period, period, 0], dtype=np.uint64
+            [config.entries, config.entries - reserved, shape.n_vcpus, period, period, 0, 0, 0], dtype=np.uint64
         ),
     )
 
@@ -99,17 +119,41 @@ def build(config: Config, shape: GuestShape) -> State:
 def _write(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
     if not test_and_clear(log.armed, page):
         return U0
-    registers = log.registers
-    ring.push(log.slots, log.ends, vcpu, registers[SIZE], page)
+    return _push(log, design, page, vcpu, meter)
+
+
+@write_host.implement(State)
+def _write_host(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
+    log.armed[page >> U6] &= ~(U1 << (page & U63))
+    return _push(log, design, page, vcpu, meter)
+
+
+@kernel
+def _push(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
+    """An entry for `page`; HELD when the ring has reached its soft limit."""
+    registers, size = log.registers, log.registers[SIZE]
+    if fetch_order(design) == U64(AGE):
+        log.age[vcpu * size + (log.ends[U64(2) * vcpu + U1] & (size - U1))] = registers[N_PUSHED]
+        registers[N_PUSHED] += U1
+    ring.push(log.slots, log.ends, vcpu, size, page)
     meter.work[LOGGED_WRITES] += U1
     used = ring.used(log.ends, vcpu)
     registers[USED_MAX] = max(registers[USED_MAX], used)
     if used < registers[SOFT_LIMIT]:
         return U0
-    before = spent_ps(meter)
     meter.work[KRING_FULL_EXITS] += U1
-    _reap(log, design, meter)
-    return spent_ps(meter) - before
+    return HELD
+
+
+@unblock.implement(State)
+def _unblock(log: State, design: Any, vcpu: Any, meter: Meter) -> Any:
+    """The vCPU that left the guest reaps, if the design has room, and goes on when its ring is below the limit."""
+    before, limit = spent_ps(meter), log.registers[SOFT_LIMIT]
+    if ring.used(log.ends, vcpu) >= limit and not holds(design):
+        _reap(log, design, meter)
+    if holds(design) or ring.used(log.ends, vcpu) >= limit:
+        return NONE
+    return spent_ps(meter) - before + meter.price[KRING_FULL_EXITS]
 
 
 @harvest.implement(State)
@@ -139,19 +183,89 @@ def _occupancy_max(log: State) -> Any:
     return most
 
 
+@backlog.implement(State)
+def _backlog(log: State) -> Any:
+    total = U0
+    for vcpu in range(log.registers[N_VCPUS]):
+        total += log.ends[U64(2) * vcpu + U1] - log.fetched[vcpu]
+    return total
+
+
 @kernel
 def _reap(log: State, design: Any, meter: Meter) -> None:
-    """Mark every entry of every ring, then reset them all."""
+    """Mark every entry of every ring, or as many as the design takes, then reset them."""
+    allowed = room(design)
+    if allowed == NONE:
+        for vcpu in range(log.registers[N_VCPUS]):
+            _fetch_run(log, design, vcpu, NONE, meter)
+    elif allowed != U0:
+        fetch(log, design, allowed, meter)
+    else:
+        summon(design)
+    if not reset_late(design):
+        reset(log, meter)
+
+
+@kernel
+def _fetch_run(log: State, design: Any, vcpu: Any, limit: Any, meter: Meter) -> Any:
+    """Mark up to `limit` entries of one ring, oldest first; how many they were."""
+    size = log.registers[SIZE]
+    first = log.fetched[vcpu]
+    count = min(limit, log.ends[U64(2) * vcpu + U1] - first)
+    for index in range(first, first + count):
+        if not mark_slot(design, log.l1, ring.entry(log.slots, vcpu, size, index), meter):
+            meter.work[KRING_DUPLICATES] += U1
+    log.fetched[vcpu] = first + count
+    meter.work[KRING_REAPED] += count
+    return count
+
+
+@fetch.implement(State)
+def _fetch(log: State, design: Any, limit: Any, meter: Meter) -> Any:
+    """Up to `limit` entries one by one: from each ring in turn, from the longest, or the oldest of all."""
+    fetched, n_vcpus = U0, log.registers[N_VCPUS]
+    while fetched < limit:
+        vcpu = _choose(log, fetch_order(design))
+        if vcpu == NONE:
+            break
+        fetched += _fetch_run(log, design, vcpu, U1, meter)
+        log.registers[TURN] = (vcpu + U1) % n_vcpus
+    if fetched == limit and backlog(log) != U0:
+        summon(design)
+    return fetched
+
+
+@kernel
+def _choose(log: State, order: Any) -> Any:
+    """The ring whose oldest entry is fetched next; NONE when all are empty. Ties: the first from TURN on."""
+    n_vcpus, size = log.registers[N_VCPUS], log.registers[SIZE]
+    best, chosen = U0, NONE
+    for step in range(n_vcpus):
+        vcpu = (log.registers[TURN] + step) % n_vcpus
+        waiting = log.ends[U64(2) * vcpu + U1] - log.fetched[vcpu]
+        if waiting == U0:
+            continue
+        if order == U64(ROUND_ROBIN):
+            return vcpu
+        worth = waiting
+        if order == U64(AGE):
+            worth = NONE - log.age[vcpu * size + (log.fetched[vcpu] & (size - U1))]
+        if worth > best:
+            best, chosen = worth, vcpu
+    return chosen
+
+
+@reset.implement(State)
+def _reset(log: State, meter: Meter) -> None:
+    """Re-arm what was fetched, neighbouring pages of one ring in one mask, and give the entries back."""
     size, work = log.registers[SIZE], meter.work
-    reaped, masks = U0, U0
+    masks, given_back = U0, U0
     for vcpu in range(log.registers[N_VCPUS]):
         base, mask = U0, U0
-        for index in range(log.ends[U64(2) * vcpu], log.ends[U64(2) * vcpu + U1]):
+        first = log.ends[U64(2) * vcpu]
+        for index in range(first, log.fetched[vcpu]):
             page = ring.entry(log.slots, vcpu, size, index)
-            if not mark_slot(design, log.l1, page, meter):
-                work[KRING_DUPLICATES] += U1
             log.armed[page >> U6] |= U1 << (page & U63)
-            reaped += U1
             if mask != U0 and page >= base and page - base <= U63:
                 mask |= U1 << (page - base)
             elif mask != U0 and page < base and base - page <= U63 and (mask << (base - page)) >> (base - page) == mask:
@@ -160,8 +274,8 @@ def _reap(log: State, design: Any, meter: Meter) -> None:
             else:
                 masks += U1
                 base, mask = page, U1
-        ring.empty(log.ends, vcpu)
-    work[KRING_REAPED] += reaped
+        given_back += log.fetched[vcpu] - first
+        log.ends[U64(2) * vcpu] = log.fetched[vcpu]
     work[KRING_MASKS] += masks
-    if reaped > U0:
+    if given_back > U0:
         work[KRING_RESETS] += U1

@@ -2,8 +2,9 @@
 
 What: without KVM there is no kernel log; the first store to a clean page takes a slow path that sets the page's bit in
 the RAMList bitmap (L2) at once. How: `write` marks the design and counts a logged write when the page was still armed;
-a sync clears L2, which arms every page again. Cost: O(1) a store, nothing to harvest. Bad when judged as a stand-in for
-KVM: no vCPU ever waits, and there is no L0 or L1 whose passes could cost anything.
+a sync clears L2, which arms every page again. With a live design, which has no such moment, a page is armed again when
+it is taken to be sent, and a vCPU whose store finds a full queue waits. Cost: O(1) a store, nothing to harvest. Bad
+when judged as a stand-in for KVM: no vCPU leaves the guest, and there is no L0 or L1 whose passes could cost anything.
 
 Models: the notdirty slow path of QEMU's accel/tcg from 9.0 on (earlier versions could lose writes of pages that stayed
 in a TLB over a sync).
@@ -16,11 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.jit import U0, U1
+from replay.jit import NONE, U0, U1, U6, U63, U64
 from replay.kernels import memory
 from replay.kernels.bitmap import test_and_clear
-from replay.verbs import GuestShape, Meter, harvest, mark_ram, write
-from replay.work import LOGGED_WRITES
+from replay.verbs import REFUSED, GuestShape, Meter, full, harvest, live, mark_ram, rearm_page, unblock, write
+from replay.work import FAN_OUT, LOGGED_WRITES, TLB_RESETS
+
+_CLIENTS = U64(2)  # besides the migration bitmap, a store marks those of the display and of translated code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,22 +35,40 @@ class State(NamedTuple):
     """Which pages would take the slow path."""
 
     armed: np.ndarray  # uint64 (n_words,)  bit set: the next store to the page is noticed
+    refused: np.ndarray  # uint64 (n_vcpus,)  the page that a waiting vCPU would store to
 
 
 def build(config: Config, shape: GuestShape) -> State:
     """All pages armed."""
-    return State(armed=memory.ones_up_to(shape.n_pages, shape.n_words))
+    return State(armed=memory.ones_up_to(shape.n_pages, shape.n_words), refused=memory.words(shape.n_vcpus))
 
 
 @write.implement(State)
 def _write(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
+    if full(design, page) and log.armed[page >> U6] & (U1 << (page & U63)) != U0:
+        log.refused[vcpu] = page
+        return REFUSED
     if test_and_clear(log.armed, page):
         meter.work[LOGGED_WRITES] += U1
+        meter.work[FAN_OUT] += _CLIENTS
         mark_ram(design, page, meter)
     return U0
 
 
+@unblock.implement(State)
+def _unblock(log: State, design: Any, vcpu: Any, meter: Meter) -> Any:
+    return NONE if full(design, log.refused[vcpu]) else U0
+
+
 @harvest.implement(State)
 def _harvest(log: State, design: Any, meter: Meter) -> None:
+    if live(design):
+        return
     for word in range(log.armed.size):
         log.armed[word] = ~U0
+
+
+@rearm_page.implement(State)
+def _rearm_page(log: State, page: Any, meter: Meter) -> None:
+    log.armed[page >> U6] |= U1 << (page & U63)
+    meter.work[TLB_RESETS] += U1

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from replay.jit import NONE, U0, U1, U6, U63, U64, inlined, kernel
-from replay.kernels.bitmap import find_next, fold, merge, next_touched
+from replay.kernels.bitmap import find_next, fold, merge, next_touched, test_and_set
 from replay.kernels.bits import highest_plus_one, popcount
 from replay.work import (
+    FAN_OUT,
     FIND_CALLS,
     FIND_WORDS,
     L1_PAGES,
@@ -26,15 +27,16 @@ from replay.work import (
     L2_TOUCHED,
     L2_WORDS,
     REFIND_CALLS,
+    SIDE_MARKS,
 )
 
 CURSOR, PENDING, N_PAGES, REFIND = 0, 1, 2, 3
 _ALL = U64(0xFFFF_FFFF_FFFF_FFFF)
 
 
-def walk(n_pages: int, refind: bool) -> np.ndarray:
-    """The walk over a map in which every page is pending: uint64 (4,)."""
-    return np.array([0, n_pages, n_pages, refind], dtype=np.uint64)
+def walk(n_pages: int, refind: bool, *, pending: int | None = None) -> np.ndarray:
+    """The walk over a map in which every page is pending, or `pending` of them: uint64 (4,)."""
+    return np.array([0, n_pages if pending is None else pending, n_pages, refind], dtype=np.uint64)
 
 
 @kernel
@@ -45,6 +47,7 @@ def fold_layer(l1: np.ndarray, l2: np.ndarray, n_pages: Any, keep: bool, work: n
     work[L1_WORDS] += n_words
     work[L1_TOUCHED] += touched
     work[L1_PAGES] += carried
+    work[FAN_OUT] += touched
     if not keep:
         work[L1_ZEROED] += n_words
 
@@ -94,6 +97,24 @@ def pop_around(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
         if page != NONE:
             break
     return page
+
+
+@kernel
+def mark_aside(side: np.ndarray, at: np.ndarray, page: Any, work: np.ndarray) -> bool:
+    """Note `page` in a side bitmap: for producers that can not wait for room in a queue. Whether it is new there."""
+    if test_and_set(side, page):
+        return False
+    at[PENDING] += U1
+    work[SIDE_MARKS] += U1
+    return True
+
+
+@kernel
+def pop_aside(side: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
+    """The next page of a side bitmap; NONE, without a look at the map, when it is known to be clean."""
+    if at[PENDING] == U0:
+        return NONE
+    return pop_around(side, at, work)
 
 
 @kernel

@@ -20,9 +20,21 @@ import numpy as np
 
 from replay.jit import NONE, U0, U1, U6, U63, U64, inlined, kernel
 from replay.kernels.bits import lowest, popcount
-from replay.migration.guest import CHECK, DONE, HIT_PS, NEED_EVENTS, NEXT_PS, WATCH_HIT, Guest, advance, read_pages
+from replay.migration.guest import (
+    CHECK,
+    DONE,
+    HIT_PS,
+    NEED_EVENTS,
+    NEXT_PS,
+    WATCH_HIT,
+    Guest,
+    advance,
+    drain_outside,
+    read_pages,
+)
 from replay.migration.link import (
     FLUSHED,
+    FREE_PS,
     LIMIT,
     NORMAL_BYTES,
     QUEUED,
@@ -34,22 +46,32 @@ from replay.migration.link import (
 )
 from replay.verbs import (
     Meter,
+    appetite,
+    backlog,
     before_harvest,
+    fetch,
     harvest,
+    holds,
+    live,
     occupancy_max,
     peek,
     pending,
     pop,
     rearm,
     rearm_due,
+    rearm_page,
+    reset,
+    reset_late,
+    room,
+    spent_ps,
     spent_sending_ps,
     sync,
     take,
 )
 from replay.work import FIND_CALLS, FIND_WORDS, NORMAL_PAGES, REFIND_CALLS, SUMMARY_WORDS, ZERO_PAGES
 
-NOW_PS, SPENT_PS, DEADLINE_PS, CALLS = 0, 1, 2, 3
-N_SENDER = 4
+NOW_PS, SPENT_PS, DEADLINE_PS, CALLS, FETCH_PS, LOCK_PS, LATE_PAGE = 0, 1, 2, 3, 4, 5, 6
+N_SENDER = 7
 CALLS_PER_CHECK = U64(63)  # mask: the clock is looked at after call 0, 64, 128, ...
 EMPTY, LIMITED, OUT_OF_TIME, PLAN_FULL, REARM, WANT_EVENTS = 10, 11, 12, 13, 14, 15
 PLAN_ENTRIES = 8192
@@ -103,9 +125,35 @@ def _send_page(zeros: np.ndarray, stream: np.ndarray, word: Any, bit: Any, work:
 
 
 @kernel
-def _advance_apart(log: Any, design: Any, guest: Guest, aside: Meter, until: Any) -> Any:
-    """`advance` as a call of its own, to keep the guest's code out of the loop over pages."""
-    return advance(log, design, guest, aside, until, NONE)
+def catch_up(log: Any, design: Any, guest: Guest, stream: np.ndarray, aside: Meter, until: Any) -> Any:
+    """Run the guest up to `until`: DONE or WANT_EVENTS. A call of its own keeps its code out of the loop over pages."""
+    return WANT_EVENTS if advance(log, design, guest, stream, aside, until, NONE) == NEED_EVENTS else DONE
+
+
+@kernel
+def _fetch_more(log: Any, design: Any, sender: np.ndarray, meter: Meter, wanted: Any) -> bool:
+    """The sender takes entries out of the log itself; whether there were any. The clock advances by what it costs."""
+    before = spent_ps(meter)
+    fetched = fetch(log, design, wanted, meter)
+    if not reset_late(design):
+        reset(log, meter)
+    took = spent_ps(meter) - before
+    sender[NOW_PS] += took
+    sender[FETCH_PS] += took
+    return fetched != U0
+
+
+@kernel
+def _rearm_late(log: Any, design: Any, sender: np.ndarray, meter: Meter) -> None:
+    """Re-arm what was read without being re-armed first: the last page, and a batch of fetched ones when it is sent."""
+    if sender[LATE_PAGE] != NONE:
+        rearm_page(log, sender[LATE_PAGE], meter)
+        sender[LATE_PAGE] = NONE
+    if not holds(design):
+        before = spent_ps(meter)
+        reset(log, meter)
+        sender[NOW_PS] += spent_ps(meter) - before
+        sender[FETCH_PS] += spent_ps(meter) - before
 
 
 @kernel
@@ -121,21 +169,41 @@ def step(
 ) -> Any:
     """Send pages one at a time until none is left, the window is used up, or time is up; or until events are wanted."""
     while True:
+        if reset_late(design):
+            until, waiting = sender[NOW_PS], guest.state[NEXT_PS] <= sender[NOW_PS]
+            if running and waiting and catch_up(log, design, guest, stream, aside, until) == WANT_EVENTS:
+                return WANT_EVENTS
+            _rearm_late(log, design, sender, meter)
         if rate_exceeded(stream):
             return LIMITED
         now = sender[NOW_PS]
-        if running and guest.state[NEXT_PS] <= now and _advance_apart(log, design, guest, aside, now) == NEED_EVENTS:
+        if running and guest.state[NEXT_PS] <= now and catch_up(log, design, guest, stream, aside, now) == WANT_EVENTS:
             return WANT_EVENTS
+        if live(design):
+            if stream[FREE_PS] > now:
+                sender[LOCK_PS] += stream[FREE_PS] - now
+                sender[NOW_PS] = stream[FREE_PS]
+                continue
+            wanted = appetite(design)
+            if wanted != U0 and _fetch_more(log, design, sender, meter, wanted):
+                continue
         page = pop(design, meter)
         if page == NONE:
             _step_done(sender, meter)
             return EMPTY
         if rearm_due(log, page):
             rearm(log, page, meter)
+        if live(design):
+            if reset_late(design):
+                sender[LATE_PAGE] = page
+            else:
+                rearm_page(log, page, meter)
         word, bit = page >> U6, U1 << (page & U63)
         read_pages(guest.content, guest.state, word, bit)
         _send_page(guest.zeros, stream, word, bit, meter.work)
         _step_done(sender, meter)
+        if live(design):
+            stream[FREE_PS] = sender[NOW_PS]
         if _check_time(sender):
             return OUT_OF_TIME
 
@@ -224,6 +292,7 @@ def merge(
     log: Any,
     design: Any,
     guest: Guest,
+    stream: np.ndarray,
     sender: np.ndarray,
     meter: Meter,
     aside: Meter,
@@ -246,7 +315,7 @@ def merge(
             until = ahead.begin_ps[entry + U1] if entry + U1 < planned else sender[NOW_PS]
         status = DONE
         if running and guest.state[NEXT_PS] <= until:
-            status = advance(log, design, guest, aside, until, watch)
+            status = advance(log, design, guest, stream, aside, until, watch)
         if status == NEED_EVENTS:
             ahead.ends[N_READ] = entry
             return WANT_EVENTS
@@ -283,10 +352,11 @@ def _read_before(guest: Guest, price: np.ndarray, ahead: Plan, entry: Any, hit: 
 
 
 @kernel
-def collect(log: Any, design: Any, meter: Meter) -> None:
-    """The part of a sync that empties the dirty log."""
+def collect(log: Any, design: Any, guest: Guest, meter: Meter) -> None:
+    """The part of a sync that empties the dirty logs: the hypervisor's, then those of vhost and VFIO."""
     before_harvest(design, meter)
     harvest(log, design, meter)
+    drain_outside(design, guest.outside, guest.state, meter)
 
 
 @kernel
@@ -296,9 +366,11 @@ def synchronise(design: Any, meter: Meter) -> Any:
 
 
 @kernel
-def pages_pending(design: Any) -> Any:
-    """Pages waiting to be sent."""
-    return pending(design)
+def pages_pending(log: Any, design: Any) -> Any:
+    """Pages waiting to be sent; with a design that takes only so many, what the log still holds for it too."""
+    if room(design) == NONE:
+        return pending(design)
+    return pending(design) + backlog(log)
 
 
 @kernel

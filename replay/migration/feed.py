@@ -12,7 +12,18 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from replay.kernels import memory
-from replay.migration.guest import CHECK, CLOSED_LOOP, END_NS, N_STATE, NEXT_PS, OPEN, Guest
+from replay.migration.guest import (
+    CHECK,
+    CLOSED_LOOP,
+    END_NS,
+    HOST,
+    N_STATE,
+    NEXT_PS,
+    OPEN,
+    SOURCE_SHIFT,
+    VCPU_MASK,
+    Guest,
+)
 from replay.verbs import GuestShape
 
 _U = np.uint64
@@ -71,7 +82,10 @@ class Feed:
             stop=memory.words(lanes),
             offset_ps=memory.words(lanes, (-start_ns * 1000) % _WRAP),
             stall_ps=memory.words(lanes),
+            held_ps=memory.words(lanes, _WRAP - 1),
+            retry_ps=memory.words(lanes),
             state=state,
+            outside=memory.words(shape.n_words),
             content=content.reshape(-1),
             zeros=zeros,
             turned=np.zeros(-(-shape.n_words // 64), dtype=np.uint8),
@@ -132,7 +146,8 @@ class Feed:
 
 
 def lane_of(origin: np.ndarray, lanes: int) -> np.ndarray:
-    """The lane of each event: its vCPU, and the last lane for what is not a vCPU's write."""
+    """The lane of each event: that of the vCPU on whose thread it happened, and the last lane for devices."""
     if lanes == 1:
         return np.zeros(origin.size, dtype=np.uint16)
-    return np.minimum(origin, lanes - 1)
+    on_vcpu = (origin >> np.uint16(SOURCE_SHIFT)) <= np.uint16(HOST)
+    return np.where(on_vcpu, origin & np.uint16(VCPU_MASK), lanes - 1).astype(np.uint16)

@@ -5,6 +5,13 @@ Host time of an event = guest time + the lane's offset; a stall adds to the offs
 host-time order, ties in lane order, so the result does not depend on how the trace is cut into windows: a lane that has
 run out of its window counts as having an event at the window's end, and the kernel asks for more when that is next.
 
+A lane whose vCPU a live design keeps waiting is *held*: its next event is an attempt to go on, one picosecond after the
+moment up to which the guest was last run, because only what the sender does at such a moment can make room.
+
+Writes reach the log or the design by the path they have in QEMU: a vCPU's through the log, the hypervisor's own on a
+vCPU's thread too (but without a test for tracking), DMA into the RAMList bitmap, vhost's and VFIO's into logs of their
+own that are read at a sync.
+
 `content` interleaves, for each word of 64 pages, two words: pages whose copy at the target is *stale* (written since
 their last read, or never read), and pages that are still all *zero*. A written page is taken to hold data from then on.
 The sender sees classes as of the beginning of the current iterate call (`zeros`), in both formulations of the engine.
@@ -17,14 +24,39 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, inlined, kernel
-from replay.kernels.bits import popcount
-from replay.verbs import Meter, mark_ram, next_wake, wake, write
-from replay.work import GUEST_WRITES
+from replay.kernels.bitmap import next_touched, test_and_set
+from replay.kernels.bits import lowest, popcount
+from replay.migration.link import FREE_PS, put_page
+from replay.verbs import (
+    HELD,
+    REFUSED,
+    Meter,
+    mark_ram,
+    next_wake,
+    rearm_page,
+    unblock,
+    urgent,
+    wake,
+    write,
+    write_host,
+)
+from replay.work import (
+    DEVICE_WORDS,
+    FAN_OUT,
+    GUEST_WRITES,
+    NORMAL_PAGES,
+    PRODUCER_SENDS,
+    VCPU_HOLDS,
+    ZERO_PAGES,
+)
 
 NEXT_PS, END_NS, OPEN, CLOSED_LOOP, BUSY_UNTIL_PS, NEED_LANE, HIT_PS, CHECK, REDUNDANT = 0, 1, 2, 3, 4, 5, 6, 7, 8
-N_STATE = 9
+OUTSIDE = 9
+N_STATE = 10
 DONE, NEED_EVENTS, WATCH_HIT = 0, 1, 2
 VCPU_MASK = U64(0x1FFF)
+HOST, VHOST = U64(1), U64(3)  # codes of trace/schema.py; those from vhost on keep a dirty log of their own
+SOURCE_SHIFT = U64(13)
 _PS_PER_NS = U64(1000)
 _U2 = U64(2)
 
@@ -39,7 +71,10 @@ class Guest(NamedTuple):
     stop: np.ndarray  # uint64 (n_lanes,)  end of the lane's events in this window
     offset_ps: np.ndarray  # uint64 (n_lanes,)  host time - guest time; wraps below zero
     stall_ps: np.ndarray  # uint64 (n_lanes,)  how long the lane has stood still
-    state: np.ndarray  # uint64 (9,)  NEXT_PS ... REDUNDANT, see the constants above
+    held_ps: np.ndarray  # uint64 (n_lanes,)  host time since when the lane is held; NONE when it is not
+    retry_ps: np.ndarray  # uint64 (n_lanes,)  host time at which a held lane tries again
+    state: np.ndarray  # uint64 (10,)  NEXT_PS ... OUTSIDE, see the constants above; OUTSIDE 1: `outside` was written to
+    outside: np.ndarray  # uint64 (n_words,)  pages in the dirty logs of vhost and VFIO
     content: np.ndarray  # uint64 (2 * n_words,)  stale and zero pages, interleaved
     zeros: np.ndarray  # uint64 (n_words,)  zero pages as the sender sees them
     turned: np.ndarray  # uint8 (n_words / 64,)  1: a zero page of these 64 words was written since the last settle
@@ -93,7 +128,7 @@ def _lane_time(t_ns: np.ndarray, head: Any, stop: Any, offset_ps: Any, state: np
 
 
 @inlined
-def advance(log: Any, design: Any, guest: Guest, meter: Meter, until: Any, watch: Any) -> Any:
+def advance(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Meter, until: Any, watch: Any) -> Any:
     """Apply every event, and every run of the log's own thread, with host time <= `until`.
 
     Stops with WATCH_HIT before an event on a page of word `watch` (its time in HIT_PS), and with NEED_EVENTS when lane
@@ -103,7 +138,10 @@ def advance(log: Any, design: Any, guest: Guest, meter: Meter, until: Any, watch
     while True:
         best, second, lane = NONE, NONE, U0
         for index in range(guest.head.size):
-            time = _lane_time(guest.t_ns, guest.head[index], guest.stop[index], guest.offset_ps[index], state)
+            if guest.held_ps[index] != NONE:
+                time = guest.retry_ps[index]
+            else:
+                time = _lane_time(guest.t_ns, guest.head[index], guest.stop[index], guest.offset_ps[index], state)
             if time < best:
                 second, best, lane = best, time, U64(index)
             elif time < second:
@@ -116,22 +154,34 @@ def advance(log: Any, design: Any, guest: Guest, meter: Meter, until: Any, watch
             return DONE
         if wake_at < best:
             wake(log, design, wake_at, meter)
-            continue
-        if guest.head[lane] >= guest.stop[lane]:
+            _send_urgent(log, design, guest, stream, meter, wake_at)
+        elif guest.held_ps[lane] != NONE:
+            _let_go(log, design, guest, stream, meter, lane, best, until)
+        elif guest.head[lane] >= guest.stop[lane]:
             state[NEED_LANE] = lane
             return NEED_EVENTS
-        if _run_lane(log, design, guest, meter, lane, min(until, wake_at), second, watch):
+        elif _run_lane(log, design, guest, stream, meter, lane, until, wake_at, second, watch):
             return WATCH_HIT
 
 
 @kernel
 def _run_lane(
-    log: Any, design: Any, guest: Guest, meter: Meter, lane: Any, until: Any, before: Any, watch: Any
+    log: Any,
+    design: Any,
+    guest: Guest,
+    stream: np.ndarray,
+    meter: Meter,
+    lane: Any,
+    until: Any,
+    wake_at: Any,
+    before: Any,
+    watch: Any,
 ) -> bool:
-    """Apply the lane's next event, and more while at most `until` and earlier than `before`; stop at a stall."""
+    """Apply the lane's next event, and more while at most `until` and `wake_at` and earlier than `before`; stop at a
+    stall."""
     index, stop, offset = guest.head[lane], guest.stop[lane], guest.offset_ps[lane]
     time = guest.t_ns[index] * _PS_PER_NS + offset
-    first = index
+    first, last = index, min(until, wake_at)
     hit = False
     while True:
         page = U64(guest.page[index])
@@ -140,25 +190,69 @@ def _run_lane(
             guest.state[HIT_PS] = time
             hit = True
             break
-        stall = U0
         origin = U64(guest.origin[index])
         if origin <= VCPU_MASK:
             stall = write(log, design, page, origin, meter)
         else:
-            mark_ram(design, page, meter)
+            stall = _write_otherwise(log, design, guest.outside, guest.state, page, origin, meter)
+        if stall == REFUSED:
+            _hold(guest, lane, time, until)
+            meter.work[VCPU_HOLDS] += U1
+            break
         _touch(guest.content, guest.turned, word, U1 << (page & U63))
         index += U1
-        if stall != U0:
-            _stall(guest.offset_ps, guest.stall_ps, guest.state, lane, time, stall)
+        sending = _send_urgent(log, design, guest, stream, meter, time)
+        if stall != U0 or sending != U0:
+            guest.head[lane] = index
+            if stall == HELD:
+                _hold(guest, lane, time, until)
+                _let_go(log, design, guest, stream, meter, lane, time, until)
+            else:
+                _stall(guest.offset_ps, guest.stall_ps, guest.state, lane, time, stall + sending)
             break
         if index >= stop:
             break
         time = guest.t_ns[index] * _PS_PER_NS + offset
-        if time > until or time >= before:
+        if time > last or time >= before:
             break
     guest.head[lane] = index
     meter.work[GUEST_WRITES] += index - first
     return hit
+
+
+@kernel
+def _write_otherwise(
+    log: Any, design: Any, outside: np.ndarray, state: np.ndarray, page: Any, origin: Any, meter: Meter
+) -> Any:
+    """A write that is not a vCPU's store, by the path its source has."""
+    source = origin >> SOURCE_SHIFT
+    if source == HOST:
+        return write_host(log, design, page, origin & VCPU_MASK, meter)
+    if source >= VHOST:
+        test_and_set(outside, page)
+        state[OUTSIDE] = U1
+    else:
+        mark_ram(design, page, meter)
+        meter.work[FAN_OUT] += U1
+    return U0
+
+
+@kernel
+def drain_outside(design: Any, outside: np.ndarray, state: np.ndarray, meter: Meter) -> None:
+    """Hand what vhost and VFIO logged to the design, at a sync. O(pages / 64) once one of them has logged anything."""
+    if state[OUTSIDE] == U0:
+        return
+    stop = U64(outside.size)
+    meter.work[DEVICE_WORDS] += stop
+    word = next_touched(outside, U0, stop)
+    while word < stop:
+        bits = outside[word]
+        outside[word] = U0
+        while bits != U0:
+            mark_ram(design, (word << U6) + lowest(bits), meter)
+            meter.work[FAN_OUT] += U1
+            bits &= bits - U1
+        word = next_touched(outside, word + U1, stop)
 
 
 @kernel
@@ -169,3 +263,61 @@ def _stall(offset_ps: np.ndarray, stall_ps: np.ndarray, state: np.ndarray, lane:
     stall_ps[lane] += stall
     if state[CLOSED_LOOP] != U0:
         offset_ps[lane] += stall
+
+
+# -- what live designs do to their producers --------------------------------------------------------------------------
+
+
+@kernel
+def _hold(guest: Guest, lane: Any, time: Any, until: Any) -> None:
+    """The lane waits from `time` on, and tries again after what the sender does at `until`."""
+    guest.held_ps[lane] = time
+    guest.retry_ps[lane] = until + U1
+
+
+@kernel
+def _let_go(
+    log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Meter, lane: Any, time: Any, until: Any
+) -> None:
+    """A held lane tries to go on at host time `time`."""
+    took = unblock(log, design, lane, meter)
+    if took == NONE:
+        guest.retry_ps[lane] = until + U1
+        meter.work[VCPU_HOLDS] += U64(time == guest.held_ps[lane])
+        return
+    took += _send_urgent(log, design, guest, stream, meter, time)
+    since = guest.held_ps[lane]
+    guest.held_ps[lane] = NONE
+    waited = time - since
+    guest.stall_ps[lane] += waited
+    if guest.state[CLOSED_LOOP] != U0:
+        guest.offset_ps[lane] += waited
+    if took != U0:
+        _stall(guest.offset_ps, guest.stall_ps, guest.state, lane, time, took)
+
+
+@inlined
+def _send_urgent(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Meter, time: Any) -> Any:
+    """Send, on the thread that marked them at `time`, the pages that the design has no room for. Returns how long."""
+    took = U0
+    page = urgent(design)
+    while page != NONE:
+        took += _send_one(log, guest, stream, meter, page, time + took)
+        page = urgent(design)
+    return took
+
+
+@kernel
+def _send_one(log: Any, guest: Guest, stream: np.ndarray, meter: Meter, page: Any, time: Any) -> Any:
+    """One page by its producer: wait for the channel, re-arm, read, send. Returns how long it took."""
+    rearm_page(log, page, meter)
+    word, bit = page >> U6, U1 << (page & U63)
+    read_pages(guest.content, guest.state, word, bit)
+    zero = guest.zeros[word] & bit != U0
+    put_page(stream, zero, meter.work)
+    counter = ZERO_PAGES if zero else NORMAL_PAGES
+    meter.work[counter] += U1
+    meter.work[PRODUCER_SENDS] += U1
+    done = max(time, stream[FREE_PS]) + meter.price[counter] + meter.price[PRODUCER_SENDS]
+    stream[FREE_PS] = done
+    return done - time

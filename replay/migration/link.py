@@ -16,8 +16,8 @@ import numpy as np
 from replay.jit import U0, U1, U64, inlined, kernel
 from replay.work import FLUSHES
 
-FLUSHED, QUEUED, PIECES, IN_BUFFER, BUFFERED, WINDOW_START, LIMIT = 0, 1, 2, 3, 4, 5, 6
-N_STREAM = 7
+FLUSHED, QUEUED, PIECES, IN_BUFFER, BUFFERED, WINDOW_START, LIMIT, FREE_PS = 0, 1, 2, 3, 4, 5, 6, 7
+N_STREAM = 8
 
 BUFFER_BYTES = 32_768
 MAX_PIECES = 64
@@ -33,7 +33,10 @@ _PAGE, _HEADER, _ZERO = U64(PAGE_BYTES), U64(HEADER_BYTES), U64(ZERO_BYTES)
 
 
 def new_stream() -> np.ndarray:
-    """An empty stream: uint64 (7,), FLUSHED ... LIMIT: bytes, but for PIECES (a count) and IN_BUFFER (0 or 1)."""
+    """An empty stream: uint64 (8,), FLUSHED ... LIMIT: bytes, but for PIECES (a count) and IN_BUFFER (0 or 1).
+
+    FREE_PS: host time from which on another thread may use the channel; kept for live designs only.
+    """
     return np.zeros(N_STREAM, dtype=np.uint64)
 
 

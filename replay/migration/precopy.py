@@ -72,6 +72,7 @@ class Precopy:
         self.aside = Meter(np.zeros(N_COUNTERS, dtype=np.uint64), price)
         self.stream = link.new_stream()
         self.sender = np.zeros(N_SENDER, dtype=np.uint64)
+        self.sender[engine.LATE_PAGE] = NONE
         self.plan = engine.new_plan()
         self.batched = self._choose_formulation()
         self.running = True
@@ -140,8 +141,16 @@ class Precopy:
         pending = self.pending * link.PAGE_BYTES
         if pending == 0 or pending < self.threshold:
             return True
+        sent = self._pages_sent()
         self._iterate(int(self.now) + (MAX_WAIT_MS + 1) * PS_PER_MS)
+        if self._pages_sent() == sent:
+            self._spin()
         return False
+
+    def _spin(self) -> None:
+        """Pages are pending but none can be found: the loop turns without effect. Skipped up to the window's end."""
+        self._spend("other", max(0, (self.window_ms + WINDOW_MS) * PS_PER_MS - int(self.now)))
+        self._catch_up()
 
     def _complete(self) -> int:
         """Stop-and-copy. Returns the downtime in ms."""
@@ -180,11 +189,7 @@ class Precopy:
         link.put_buffered(self.stream, np.uint64(link.SECTION_HEADER_BYTES), work)
         self.sender[DEADLINE_PS], self.sender[engine.CALLS] = deadline_ps, 0
         self._catch_up()
-        if self.batched:
-            self._send_batched()
-        else:
-            self._send_stepping()
-            self._catch_up()
+        self._send_batched() if self.batched else self._send_stepping()
         link.put_buffered(self.stream, np.uint64(link.END_BYTES + link.SECTION_FOOTER_BYTES), work)
         link.flush(self.stream, work)
 
@@ -199,32 +204,41 @@ class Precopy:
             self._merge()
 
     def _send_stepping(self) -> None:
-        begin = time.perf_counter_ns()
-        while (
-            engine.step(
-                self.log, self.design, self.feed.guest, self.stream, self.sender, self.meter, self.aside, self.running
-            )
-            == WANT_EVENTS
-        ):
-            self.feed.refill()
-        self.clock["send"] += time.perf_counter_ns() - begin
+        self._feed(
+            "send",
+            lambda guest: engine.step(
+                self.log, self.design, guest, self.stream, self.sender, self.meter, self.aside, self.running
+            ),
+        )
+        self._catch_up()
 
     def _merge(self) -> None:
-        begin = time.perf_counter_ns()
-        while (
-            engine.merge(
-                self.log, self.design, self.feed.guest, self.sender, self.meter, self.aside, self.plan, self.running
-            )
-            == WANT_EVENTS
-        ):
-            self.feed.refill()
-        self.clock["guest"] += time.perf_counter_ns() - begin
+        self._feed(
+            "guest",
+            lambda guest: engine.merge(
+                self.log, self.design, guest, self.stream, self.sender, self.meter, self.aside, self.plan, self.running
+            ),
+        )
 
     def _catch_up(self) -> None:
         """Let the guest run up to now."""
-        if self.running and int(self.feed.guest.state[NEXT_PS]) <= int(self.now):
+        if not self.running or int(self.feed.guest.state[NEXT_PS]) > int(self.now):
+            return
+        if self.batched:
             self.plan.ends[:] = 0
             self._merge()
+        else:
+            self._feed(
+                "guest",
+                lambda guest: engine.catch_up(self.log, self.design, guest, self.stream, self.aside, self.now),
+            )
+
+    def _feed(self, clock: str, kernel: Callable[[Any], Any]) -> None:
+        """Call a kernel, handing it the next window of events, until it wants no more."""
+        begin = time.perf_counter_ns()
+        while kernel(self.feed.guest) == WANT_EVENTS:
+            self.feed.refill()
+        self.clock[clock] += time.perf_counter_ns() - begin
 
     def _limit_rate(self) -> None:
         """Close the window if it is over; sleep until it is when its bytes are used up."""
@@ -255,7 +269,7 @@ class Precopy:
         opened.update(round=len(self.rounds) + 1, cause=cause, sync_begin_ns=int(self.now) // 1000)
         opened.update(pending_before_pages=self.pending, threshold_bytes=self.threshold)
         kicks, spent, clock = int(self.meter.work[VCPU_KICKS]), self._worth(), time.perf_counter_ns()
-        engine.collect(self.log, self.design, self.meter)
+        engine.collect(self.log, self.design, self.feed.guest, self.meter)
         harvested, harvested_clock = self._worth(), time.perf_counter_ns()
         new = int(engine.synchronise(self.design, self.meter))
         done, done_clock = self._worth(), time.perf_counter_ns()
@@ -274,9 +288,10 @@ class Precopy:
         guest.state[BUSY_UNTIL_PS] = self.sender[NOW_PS]
         if kicks:
             stall = self.meter.price[VCPU_KICKS]
-            guest.stall_ps[:] += stall
+            moving = guest.held_ps == NONE
+            guest.stall_ps[moving] += stall
             if self.feed.closed_loop:
-                guest.offset_ps[:] += stall
+                guest.offset_ps[moving] += stall
         guest.state[NEXT_PS] = 0
 
     def _update_rates(self, new: int) -> None:
@@ -305,7 +320,11 @@ class Precopy:
             modelled_send_ns=pages_ps // 1000,
             modelled_aside_ns=int((self.aside.work * price).sum()) // 1000,
         )
-        totals.update({f"modelled_{name}_ns": ps // 1000 for name, ps in self.spent.items()})
+        spent = self.spent | {
+            "harvest": self.spent["harvest"] + int(self.sender[engine.FETCH_PS]),
+            "wait": self.spent["wait"] + int(self.sender[engine.LOCK_PS]),
+        }
+        totals.update({f"modelled_{name}_ns": ps // 1000 for name, ps in spent.items()})
         totals.update({f"measured_{name}_ns": ns for name, ns in self.clock.items()})
         return totals
 
@@ -329,9 +348,9 @@ class Precopy:
 
     def _summary(self, status: str, setup_ms: int, downtime_ms: int | None) -> dict[str, Any]:
         """The figures that `query-migrate` reports, by its names."""
-        work, total_ms = self.meter.work, int(self.now) // PS_PER_MS
+        total_ms = int(self.now) // PS_PER_MS
         transferred, completed = int(self.stream[FLUSHED]), status == "completed"
-        normal, busy_ms = int(work[NORMAL_PAGES]), max(1, total_ms - setup_ms)
+        normal, busy_ms = self._sent(NORMAL_PAGES), max(1, total_ms - setup_ms)
         return {
             "status": status,
             "total-time": total_ms,
@@ -339,7 +358,7 @@ class Precopy:
             "setup-time": setup_ms,
             "ram": {
                 "transferred": transferred,
-                "duplicate": int(work[ZERO_PAGES]),
+                "duplicate": self._sent(ZERO_PAGES),
                 "normal": normal,
                 "normal-bytes": normal * link.PAGE_BYTES,
                 "dirty-sync-count": len(self.rounds),
@@ -361,10 +380,14 @@ class Precopy:
     @property
     def pending(self) -> int:
         """Pages waiting to be sent (`migration_dirty_pages`)."""
-        return int(engine.pages_pending(self.design))
+        return int(engine.pages_pending(self.log, self.design))
+
+    def _sent(self, counter: int) -> int:
+        """Pages sent of one kind, by the migration thread and by those that dirtied them."""
+        return int(self.meter.work[counter] + self.aside.work[counter])
 
     def _pages_sent(self) -> int:
-        return int(self.meter.work[NORMAL_PAGES] + self.meter.work[ZERO_PAGES])
+        return self._sent(NORMAL_PAGES) + self._sent(ZERO_PAGES)
 
     def _worth(self) -> int:
         return int((self.meter.work * self.meter.price).sum())

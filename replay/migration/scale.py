@@ -51,7 +51,7 @@ class Plain:
                 f"memory {format_bytes(n_pages * meta.page_size)} is less than the recorded guest's "
                 f"{format_bytes(meta.memory_bytes)}; choose at least that"
             )
-        self.shape = GuestShape(n_pages=n_pages, n_vcpus=meta.n_vcpus)
+        self.shape = GuestShape(n_pages=n_pages, n_vcpus=meta.n_vcpus, n_blocks=len(meta.ram_blocks))
         self.duration_ns = meta.duration_ns
         self._rest, self._zero_share, self._seed = rest, zero_share, seed
 
@@ -78,7 +78,7 @@ class Tiled:
         self.copies = n_pages // meta.n_pages
         if self.copies == 0:
             raise UsageError(f"memory is less than one copy of the recorded guest ({format_bytes(meta.memory_bytes)})")
-        self.shape = GuestShape(n_pages=n_pages, n_vcpus=meta.n_vcpus)
+        self.shape = GuestShape(n_pages=n_pages, n_vcpus=meta.n_vcpus, n_blocks=len(meta.ram_blocks))
         self.duration_ns = meta.duration_ns
         self._trace, self._events = trace, trace.decode()
         self._rest, self._zero_share, self._seed = rest, zero_share, seed

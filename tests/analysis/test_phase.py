@@ -15,7 +15,7 @@ import replay
 from replay import axes
 from replay.analysis import phase as analysis
 from replay.errors import ResultError, UsageError
-from replay.plugins import names
+from replay.plugins import names, parse
 from replay.synthesis.synthetic import faster
 from tests.engine.test_scale_and_feed import small_trace
 
@@ -33,8 +33,9 @@ def frame(cells: dict[tuple[int, int, int], dict[str, Any]], x: Any = (1.0, 10.0
             rows.append({
                 "facet_index": facet, "y_index": row, "x_index": column, "x_place": x[column], "y_place": y[row],
                 "candidate": name, "status": status, "lost_pages": lost, TOTAL.column: total,
+                "unsafe": "it was told so" if name == "u" else None,
             })  # fmt: skip
-    schema = {"x_place": pl.Float64, "y_place": pl.Float64, TOTAL.column: pl.Int64}
+    schema = {"unsafe": pl.String, "x_place": pl.Float64, "y_place": pl.Float64, TOTAL.column: pl.Int64}
     return pl.DataFrame(rows, schema_overrides=schema)
 
 
@@ -67,6 +68,7 @@ def test_who_lost_pages_or_did_not_converge_is_named_and_cannot_win():
     assert cell["winner"] == "c"
     assert cell["out"] == ["a: unsafe, lost 7 pages", "b: not-converged"]
     assert cell["runner_up"] is None
+    assert evaluated({(0, 0, 0): {"u": 1, "c": 900}})[0][0]["out"] == ["u: unsafe, it was told so"]
     (cell,), _ = evaluated({(0, 0, 0): {"a": (1, "completed", 7)}})
     assert (cell["winner"], cell["tied"], cell["value"]) == (None, [], None)
 
@@ -217,9 +219,12 @@ def test_measured_figures_are_their_own(grid):
     assert told.provenance["tie"] == 0.05
 
 
-def test_every_design_there_is_competes_by_default():
+def test_every_design_that_claims_to_be_safe_competes_by_default():
     grid = replay.phase(small_trace(), x="memory=2M", y="dirty-rate=1x", **QUICK)
-    assert grid.frame["candidate"].to_list() == names("design")
+    assert grid.frame["candidate"].to_list() == [
+        name for name in names("design") if parse("design", name).unsafe is None
+    ]
+    assert grid.frame["lost_pages"].to_list() == [0] * grid.frame.height
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from replay.migration.feed import Feed, Window
 from replay.migration.precopy import Outcome, Parameters, Precopy
 from replay.plugins import parse
 from replay.verbs import GuestShape
-from tests.reference.case import Case
+from tests.reference.case import DMA, VHOST, Case, host_on
 from tests.reference.migration import Migration
 
 TABLE = costs.load("generic-x86")
-DEVICE = 1 << 13  # origin of a host write: source code 1
+SOURCES = {"host": 1 << 13, "dma": 2 << 13, "vhost": 3 << 13}  # codes in an event's origin
 COMPARED = [c.name for c in ROUNDS if not c.name.startswith("measured_") and c.name != "formulation"]
 
 
@@ -28,7 +28,7 @@ class SmallGuest:
 
     def __init__(self, case: Case, window_events: int | None = None):
         self.case, self.window_events = case, window_events
-        self.shape = GuestShape(n_pages=case.n_pages, n_vcpus=case.n_vcpus)
+        self.shape = GuestShape(n_pages=case.n_pages, n_vcpus=case.n_vcpus, n_blocks=case.n_blocks)
         self.duration_ns = case.duration_ns
 
     def windows(self, start_ns: int) -> Iterator[Window]:
@@ -41,7 +41,7 @@ class SmallGuest:
             yield Window(
                 np.array([t for t, _, _ in part], dtype=np.uint64),
                 np.array([page for _, page, _ in part], dtype=np.uint32),
-                np.array([vcpu if vcpu >= 0 else DEVICE for _, _, vcpu in part], dtype=np.uint16),
+                np.array([origin_of(writer) for _, _, writer in part], dtype=np.uint16),
                 end,
             )
 
@@ -52,6 +52,13 @@ class SmallGuest:
         return bits
 
 
+def origin_of(writer: int) -> int:
+    """A case's writer as the engine's events carry it."""
+    if writer >= 0:
+        return writer
+    return {DMA: SOURCES["dma"], VHOST: SOURCES["vhost"]}.get(writer, SOURCES["host"] | (-10 - writer))
+
+
 def plugin_texts(case: Case) -> tuple[str, str]:
     pml = "on" if case.kring_reserved == 576 else "off"
     log = (
@@ -59,24 +66,26 @@ def plugin_texts(case: Case) -> tuple[str, str]:
         if case.log == "kvm-ring"
         else case.log
     )
-    refind = "on" if case.refind else "off"
-    design = {
-        "bitmap": f"bitmap:{refind}",
-        "double-ring": f"double-ring:{case.ring_entries},host-page-refind={refind}",
-        "hierarchical-bitmap": f"hierarchical-bitmap:{case.group},host-page-refind={refind}",
-    }[case.design]
-    return log, design
+    shown = {name: ("off", "on")[value] if isinstance(value, bool) else value for name, value in case.options.items()}
+    if not shown:
+        return log, case.design
+    return log, f"{case.design}:" + ",".join(f"{name}={value}" for name, value in shown.items())
 
 
 def run_engine(
-    case: Case, formulation: str = "auto", *, window_events: int | None = None, check: bool = True
+    case: Case,
+    formulation: str = "auto",
+    *,
+    window_events: int | None = None,
+    check: bool = True,
+    keep: list[Precopy] | None = None,
 ) -> Outcome:
     source = SmallGuest(case, window_events)
     log, design = (parse(kind, text) for kind, text in zip(("log", "design"), plugin_texts(case), strict=True))
     feed = Feed(
         source,
         start_ns=case.start_ns,
-        lanes=case.n_vcpus + 1 if case.log == "kvm-ring" else 1,
+        lanes=case.n_vcpus + 1 if any(getattr(plugin.module, "STALLS_VCPUS", False) for plugin in (log, design)) else 1,
         loop=case.loop,
         closed_loop=case.closed_loop,
         check=check,
@@ -89,7 +98,10 @@ def run_engine(
         give_up_ns=case.give_up_ns,
         formulation=formulation,
     )
-    return Precopy(log.build(source.shape), design.build(source.shape), feed, parameters, table, case.n_pages).run()
+    machine = Precopy(log.build(source.shape), design.build(source.shape), feed, parameters, table, case.n_pages)
+    if keep is not None:
+        keep.append(machine)
+    return machine.run()
 
 
 def run_reference(case: Case) -> Migration:
@@ -116,13 +128,25 @@ def make_case(**changes: Any) -> Case:
         "max_bandwidth": 2_000_000, "downtime_ms": 10, "prices": TABLE.prices_ps, "fixed": TABLE.fixed_ps,
         "fixed_bytes": TABLE.fixed_bytes["device_state"], "give_up_ns": 3_000_000_000,
     }  # fmt: skip
-    return Case(**(defaults | changes))
+    merged = defaults | changes
+    return Case(**(merged | {"options": default_options(merged["design"]) | changes.get("options", {})}))
+
+
+def default_options(design: str) -> dict[str, Any]:
+    """A shipped design's parameters as they are when none is given; nothing for a spelling of one's own."""
+    if design not in OPTIONS:
+        return {}
+    config = parse("design", design).config
+    return {name: getattr(config, name.replace("-", "_")) for name, _ in OPTIONS[design]}
 
 
 def random_events(
     seed: int, n_pages: int, n_vcpus: int, count: int, duration_ns: int, *, hot: int, devices: bool, burst: bool
 ) -> list:
-    """Writes at random times: mostly to `hot` pages, some in runs, a few by devices; many at equal times when `burst`."""
+    """Writes at random times: mostly to `hot` pages, some in runs; many at equal times when `burst`.
+
+    With `devices`, a few are made by DMA, vhost and the hypervisor itself.
+    """
     generator = np.random.default_rng(seed)
     step = max(1, duration_ns // (20 if burst else 100_000))
     times = np.sort(generator.integers(0, duration_ns // step, count) * step)
@@ -136,12 +160,54 @@ def random_events(
     )
     runs = generator.random(count) < 0.2
     pages = np.where(runs, (np.arange(count) // 3) % n_pages, pages)
-    vcpus = generator.integers(-1 if devices else 0, n_vcpus, count)
-    return list(zip(times.tolist(), pages.tolist(), vcpus.tolist(), strict=True))
+    writers = generator.integers(0, n_vcpus, count)
+    if devices:
+        kinds = generator.integers(0, 12, count)
+        writers = np.select([kinds == 0, kinds == 1, kinds == 2], [DMA, VHOST, host_on(0) - writers], writers)
+    return list(zip(times.tolist(), pages.tolist(), writers.tolist(), strict=True))
+
+
+# What the options of each design may be: (name, values). The reference must know every parameter of every plug-in.
+_ENTRIES = ("entries", [1, 4, 64, 1024])
+_SWITCH = [False, True]
+OPTIONS: dict[str, list[tuple[str, list[Any]]]] = {
+    "bitmap": [("host-page-refind", _SWITCH)],
+    "hierarchical-bitmap": [("group", [64, 128, 512]), ("host-page-refind", _SWITCH)],
+    "double-ring": [
+        _ENTRIES, ("host-page-refind", _SWITCH), ("dedupe", _SWITCH), ("exact-full", _SWITCH), ("locked", _SWITCH),
+        ("late-inserts", _SWITCH), ("atomic-clear", _SWITCH), ("multifd-flush", _SWITCH), ("block-rescans", _SWITCH),
+        ("boot-filled", _SWITCH), ("as-posted", [False, False, False, True]), ("race-every", [1, 7, 1000]),
+    ],
+    "direct-reap": [("order", ["safe", "literal"]), ("sender", ["vcpu", "batches"]), ("batch", [1, 4, 64, 1024])],
+    "ring-only": [_ENTRIES, ("full", ["wait", "send"]), ("dedupe", ["none", "queued", "round"])],
+    "ring-fallback": [
+        _ENTRIES, ("leave", ["sticky", "scan", "chunks"]), ("chunk", [64, 128]), ("host-page-refind", _SWITCH),
+    ],
+    "ring-background": [
+        _ENTRIES, ("background", [0, 1, 2, 8]), ("filter", ["naive", "cursor", "done-bit"]),
+        ("source", ["reaper", "kvm-ring"]), ("full", ["block", "prioritise"]), ("third-branch", _SWITCH),
+    ],
+}  # fmt: skip
+_ONLY_FROM_KVM_RINGS: list[tuple[str, list[Any]]] = [
+    ("order", ["round-robin", "longest", "age"]), ("batch", [1, 4, 64]), ("rearm", ["before", "after"]),
+]  # fmt: skip
 
 
 @st.composite
-def cases(draw: Any, log: str, design: str) -> Case:
+def options(draw: Any, design: str) -> dict[str, Any]:
+    """Parameters of a design; half of the time the safe defaults but for the first one."""
+    drawn = {name: draw(st.sampled_from(values)) for name, values in OPTIONS[design]}
+    if drawn.get("source") == "kvm-ring":
+        drawn |= {name: draw(st.sampled_from(values)) for name, values in _ONLY_FROM_KVM_RINGS}
+        drawn["batch"] = min(drawn["batch"], drawn["entries"])
+    if draw(st.booleans()):
+        first = OPTIONS[design][0][0]
+        drawn = default_options(design) | {first: drawn[first]}
+    return drawn
+
+
+@st.composite
+def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
     """Small guests and settings that reach rate limits, thresholds, full rings, fallbacks, repeats and all-zero memory."""
     n_pages = draw(st.sampled_from([1, 3, 63, 64, 65, 127, 200, 500, 1000]))
     n_vcpus = draw(st.integers(1, 3))
@@ -168,8 +234,7 @@ def cases(draw: Any, log: str, design: str) -> Case:
         prices=prices,
         kring_entries=256 if small_ring else 1024, kring_reserved=64 if small_ring else 576,
         reaper_ps=draw(st.sampled_from([3_000_000_000, 10**12])),
-        ring_entries=draw(st.sampled_from([1, 4, 64, 1024])),
-        group=draw(st.sampled_from([64, 128, 512])), refind=draw(st.booleans()), loop=draw(st.booleans()),
+        options=draw(options(design)) if vary_options else {}, n_blocks=draw(st.sampled_from([1, 3])), loop=draw(st.booleans()),
         closed_loop=draw(st.booleans()), give_up_ns=draw(st.sampled_from([150_000_000, 1_500_000_000])),
         start_ns=draw(st.sampled_from([0, duration_ns // 3])),
     )  # fmt: skip

@@ -7,10 +7,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replay.jit import DISABLED
-from replay.plugins import names
-from tests.engine.harness import cases, difference, rounds_of, run_engine, run_reference
-from tests.reference.designs import DESIGNS
+from replay.plugins import describe, names, parse
+from tests.engine.harness import (
+    _ONLY_FROM_KVM_RINGS,
+    OPTIONS,
+    cases,
+    difference,
+    plugin_texts,
+    rounds_of,
+    run_engine,
+    run_reference,
+)
 from tests.reference.logs import LOGS
+from tests.reference.migration import DESIGNS
 
 PAIRS = [(log, design) for log in names("log") for design in names("design")]
 EXAMPLES = 8 if DISABLED else 60
@@ -19,6 +28,19 @@ EXAMPLES = 8 if DISABLED else 60
 def test_the_reference_covers_every_plugin():
     assert set(LOGS) == set(names("log"))
     assert set(DESIGNS) == set(names("design"))
+
+
+@pytest.mark.parametrize("design", names("design"))
+def test_the_reference_covers_every_parameter(design):
+    drawn = {name for name, _ in OPTIONS[design]}
+    if "source" in drawn:
+        drawn |= {name for name, _ in _ONLY_FROM_KVM_RINGS}
+    assert drawn == {parameter.name for parameter in describe("design", design).parameters}
+
+
+def is_safe(case):
+    plugin = parse("design", plugin_texts(case)[1])
+    return plugin.unsafe is None
 
 
 @pytest.mark.parametrize(("log", "design"), PAIRS)
@@ -38,9 +60,10 @@ def test_all_records_are_equal(log, design, data):
         assert ours.summary["ram"]["pages-per-second"] == int(theirs.pps)
         assert ours.guest["stall_ns"] == [ps // 1000 for ps in theirs.guest.stalled]
         assert ours.redundant_pages == theirs.redundant
-        assert ours.lost_pages == 0
-    if theirs.completed:
-        assert theirs.lost() == 0
+        if theirs.completed:
+            assert ours.lost_pages == theirs.lost()
+        if is_safe(case):
+            assert ours.lost_pages == 0
 
 
 @pytest.mark.parametrize(("log", "design"), PAIRS)
@@ -63,18 +86,19 @@ def test_the_books_balance(log, design, data):
     """Conservation: what was sent is memory once plus what was sent again; pending is what the reference's set says."""
     case = data.draw(cases(log, design))
     ours, theirs = run_engine(case), run_reference(case)
-    assert [row["pending_after_pages"] for row in ours.rounds] == [
-        len(pages) for pages in theirs.pending_at_sync[: len(ours.rounds)]
-    ]
+    assert [row["pending_after_pages"] for row in ours.rounds] == theirs.pending_at_sync[: len(ours.rounds)]
     ram = ours.summary["ram"]
+    for row in ours.rounds:
+        assert 0 <= row["redundant_pages"] <= row["normal_pages"] + row["zero_pages"]
+    for before, after in zip(ours.rounds, ours.rounds[1:], strict=False):
+        assert before["end_ns"] == after["sync_begin_ns"]
+    if DESIGNS[design](case).live:
+        return  # pages become pending between syncs too
     dirty = sum(row["dirty_pages"] for row in ours.rounds)
     assert ram["normal"] + ram["duplicate"] == case.n_pages + dirty - (ram["remaining"] // 4096)
     for row in ours.rounds:
-        sent = row["normal_pages"] + row["zero_pages"]
         assert row["pending_before_pages"] + row["dirty_pages"] == row["pending_after_pages"]
-        assert 0 <= row["redundant_pages"] <= sent
     for before, after in zip(ours.rounds, ours.rounds[1:], strict=False):
-        assert before["end_ns"] == after["sync_begin_ns"]
         assert (
             before["pending_after_pages"] - before["normal_pages"] - before["zero_pages"]
             == after["pending_before_pages"]

@@ -120,7 +120,7 @@ def test_an_overflowing_ring_falls_back_and_comes_back(log):
     quiet = [(1_900_000_000 + 1000 * i, i, 0) for i in range(3)]
     busy = [(1_000_000 + 1000 * i, i % 900, 0) for i in range(20_000)]
     case = make_case(
-        n_pages=1000, log=log, design="double-ring", ring_entries=64, events=sorted(busy + quiet), duration_ns=2_000_000_000,
+        n_pages=1000, log=log, design="double-ring", options={"entries": 64}, events=sorted(busy + quiet), duration_ns=2_000_000_000,
         max_bandwidth=20_000_000, downtime_ms=1, loop=False, give_up_ns=20_000_000_000,
     )  # fmt: skip
     outcome = run_engine(case)

@@ -99,7 +99,7 @@ def test_labels_say_what_was_parsed_and_parse_again(kind, text, label):
         (
             "design",
             "double-rings",
-            "no design 'double-rings'; there are: bitmap, double-ring, hierarchical-bitmap.*Did you mean 'double-ring'",
+            "no design 'double-rings'; there are: bitmap, direct-reap, double-ring, .*Did you mean 'double-ring'",
         ),
         ("log", "kvm", "no log 'kvm'; there are: kvm-bitmap, kvm-ring, tcg"),
         ("log", "kvm-ring:entry=5", "entry.*there are: entries, pml, reaper-period.*Did you mean 'entries'"),

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MS = 1_000_000_000  # picoseconds
+DMA, VHOST = -1, -2
+
+
+def host_on(vcpu: int) -> int:
+    """The writer of a write that the hypervisor makes on a vCPU's thread."""
+    return -10 - vcpu
 
 
 @dataclass
@@ -13,7 +19,7 @@ class Case:
 
     n_pages: int
     n_vcpus: int
-    events: list[tuple[int, int, int]]  # (t_ns, page, vcpu), ascending; vcpu -1: a device
+    events: list[tuple[int, int, int]]  # (t_ns, page, writer), ascending; writer: a vCPU, or as below
     duration_ns: int
     zero: set[int]
     log: str
@@ -26,9 +32,8 @@ class Case:
     kring_entries: int = 1024
     kring_reserved: int = 576
     reaper_ps: int = 10**12
-    ring_entries: int = 1024
-    group: int = 64
-    refind: bool = True
+    options: dict[str, int | str | bool] = field(default_factory=dict)  # of the design, by name
+    n_blocks: int = 1
     loop: bool = True
     closed_loop: bool = True
     give_up_ns: int = 60_000_000_000

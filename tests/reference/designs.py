@@ -7,28 +7,75 @@ from collections import deque
 from tests.reference.case import Case, span, words_of
 
 
-class Bitmap:
+class Design:
+    """What holds unless a design says otherwise: not live, no bound, nothing to wait for."""
+
+    live = late = per_vcpu = False
+    order = "round-robin"
+
     def __init__(self, case: Case):
-        self.n_pages, self.refind = case.n_pages, case.refind
+        self.n_pages = case.n_pages
         self.n_words = -(-case.n_pages // 64)
+        self.padded_words = max(8, -(-case.n_pages // 512) * 8)
+        self.refind = case.options.get("host-page-refind", False)
+        self.used_max = 0
+
+    def before_harvest(self, counts):
+        pass
+
+    def room(self):
+        return None
+
+    def full(self, page):
+        return False
+
+    def appetite(self):
+        return 0
+
+    def summon(self):
+        pass
+
+    def holds(self):
+        return False
+
+    def urgent(self):
+        return None
+
+    def pending(self):
+        return len(self.waiting)
+
+    def mark_each(self, slots, below, counts):
+        counts["l1_words"] += self.padded_words
+        counts["l1_touched"] += words_of(slots)
+        counts["fan_out"] += words_of(slots)
+        for page in sorted(slots):
+            counts["l1_pages"] += 1
+            if page < below:
+                self.mark_ram(page, counts)
+            else:
+                counts["ring_filtered"] += 1
+
+
+class Bitmap(Design):
+    def __init__(self, case: Case):
+        super().__init__(case)
         self.ram: set[int] = set()
         self.waiting = set(range(case.n_pages))
         self.cursor = 0
-        self.used_max = 0
 
     def mark_ram(self, page, counts):
         self.ram.add(page)
 
     def mark_slot(self, slots, page, counts):
+        new = page not in slots
         slots.add(page)
-
-    def before_harvest(self, counts):
-        pass
+        return new
 
     def fold(self, slots, keep, counts):
         counts["l1_words"] += self.n_words
         counts["l1_touched"] += words_of(slots)
         counts["l1_pages"] += len(slots)
+        counts["fan_out"] += words_of(slots)
         self.ram |= slots
         if not keep:
             counts["l1_zeroed"] += self.n_words
@@ -71,32 +118,64 @@ class Bitmap:
 class DoubleRing(Bitmap):
     def __init__(self, case: Case):
         super().__init__(case)
-        self.size = case.ring_entries
+        options = case.options
+        posted = options.get("as-posted", False)
+        self.size = options["entries"]
+        self.dedupe = options.get("dedupe", True) and not posted
+        self.exact_full = options.get("exact-full", False) or posted
+        self.locked = options.get("locked", True) and not posted
+        self.late_inserts = options.get("late-inserts", False) or posted
+        self.atomic_clear = options.get("atomic-clear", True) and not posted
+        self.multifd_flush = options.get("multifd-flush", True) and not posted
+        self.rescans = case.n_blocks if options.get("block-rescans", False) or posted else 0
+        self.race_every = options.get("race-every", 1000)
+        self.racing_pushes = 0
+        self.newest = self.racing = None
+        self.at_sync = False
         self.filling: deque[int] = deque()
         self.draining: deque[int] = deque()
-        self.filling_overflowed = self.draining_overflowed = False
+        self.filling_overflowed = options.get("boot-filled", False) or posted
+        self.draining_overflowed = False
         self.first_pass = True
 
     def enqueue(self, page, counts):
+        self.newest = None
         if len(self.filling) < self.size:
             self.filling.append(page)
             counts["ring_pushes"] += 1
             self.used_max = max(self.used_max, len(self.filling))
-        else:
-            counts["ring_rejected"] += 1
-            self.filling_overflowed = True
+            self.filling_overflowed |= self.exact_full and len(self.filling) == self.size
+            return True
+        counts["ring_rejected"] += 1
+        self.filling_overflowed = True
+        return False
 
     def mark_ram(self, page, counts):
-        if page not in self.ram:
-            self.ram.add(page)
+        if page in self.ram and self.dedupe:
+            return
+        counts["ring_duplicates"] += page in self.ram
+        self.ram.add(page)
+        if self.at_sync:
             self.enqueue(page, counts)
+            return
+        self.racing_pushes += 1
+        if not self.locked and self.racing_pushes % self.race_every == 0:
+            counts["ring_missed"] += 1
+        elif self.enqueue(page, counts):
+            self.newest = page
 
     def mark_slot(self, slots, page, counts):
-        if page not in slots:
-            slots.add(page)
-            self.enqueue(page, counts)
+        if page in slots:
+            return False
+        slots.add(page)
+        self.enqueue(page, counts)
+        return True
 
     def before_harvest(self, counts):
+        self.at_sync = True
+        if self.newest is not None and (self.late_inserts or not self.atomic_clear):
+            self.racing = self.filling.pop()
+        self.newest = None
         if self.draining_overflowed:
             self.draining_overflowed = False
             if self.filling_overflowed or self.size - len(self.filling) < len(self.waiting):
@@ -115,30 +194,41 @@ class DoubleRing(Bitmap):
 
     def fold(self, slots, keep, counts):
         if keep:
-            counts["l1_words"] += self.n_words
-            counts["l1_touched"] += words_of(slots)
-            for page in sorted(slots):
-                counts["l1_pages"] += 1
-                self.mark_ram(page, counts)
+            self.mark_each(slots, self.n_pages, counts)
         elif self.filling_overflowed:
             super().fold(slots, False, counts)
         else:
             self.ram |= set(self.filling)
             counts["ring_merged"] += len(self.filling)
+            counts["fan_out"] += len(self.filling)
             counts["l1_zeroed"] += self.n_words
             slots.clear()
 
     def sync(self, counts):
         self.filling, self.draining = self.draining, self.filling
         self.filling_overflowed, self.draining_overflowed = False, self.filling_overflowed
+        self.at_sync = False
+        racing, self.racing = self.racing, None
         counts["ring_swaps"] += 1
         if self.draining_overflowed:
             counts["fallback_rounds"] += 1
+            counts["round_flushes"] += 1
             return self.merge(counts)
+        counts["round_flushes"] += self.multifd_flush
         counts["ring_merged"] += len(self.draining)
+        counts["ring_compares"] += self.rescans * len(self.draining)
         fresh = set(self.draining) - self.waiting
         self.waiting |= fresh
         self.ram -= set(self.draining)
+        if racing is not None and self.late_inserts:
+            counts["ring_missed"] += 1
+            if len(self.draining) < self.size:
+                self.draining.append(racing)
+        elif racing is not None:
+            self.enqueue(racing, counts)
+            if any(page // 64 == racing // 64 for page in self.draining):
+                counts["ring_missed"] += 1
+                self.ram.discard(racing)
         return len(fresh)
 
     def pop(self, counts):
@@ -163,8 +253,8 @@ class HierarchicalBitmap(Bitmap):
 
     def __init__(self, case: Case):
         super().__init__(case)
-        self.group = case.group
-        self.n_groups = -(-case.n_pages // case.group)
+        self.group = case.options["group"]
+        self.n_groups = -(-case.n_pages // self.group)
         self.slot_groups: set[int] = set()
         self.ram_groups: set[int] = set()
         self.groups = set(range(self.n_groups))
@@ -177,12 +267,15 @@ class HierarchicalBitmap(Bitmap):
         self.ram_groups.add(page // self.group)
 
     def mark_slot(self, slots, page, counts):
+        new = page not in slots
         slots.add(page)
         self.slot_groups.add(page // self.group)
+        return new
 
     def fold(self, slots, keep, counts):
         counts["l1_touched"] += words_of(slots)
         counts["l1_pages"] += len(slots)
+        counts["fan_out"] += words_of(slots)
         self.ram |= slots
         self.ram_groups |= {page // self.group for page in slots} | self.slot_groups
         if keep:
@@ -228,6 +321,3 @@ class HierarchicalBitmap(Bitmap):
             position = found + 1
         self.cursor = 0
         return None
-
-
-DESIGNS = {"bitmap": Bitmap, "double-ring": DoubleRing, "hierarchical-bitmap": HierarchicalBitmap}

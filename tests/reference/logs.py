@@ -6,31 +6,63 @@ from collections import Counter, deque
 
 from tests.reference.case import Case
 
+HELD, REFUSED = "held", "refused"
 
-class Tcg:
+
+class _NoRings:
+    backlog = 0
+
+    def fetch(self, design, limit, counts):
+        return 0
+
+    def reset(self, counts):
+        pass
+
+    def rearm_page(self, page, counts):
+        pass
+
+
+class Tcg(_NoRings):
     per_vcpu = False
 
     def __init__(self, case: Case):
         self.n_pages = case.n_pages
         self.armed = set(range(case.n_pages))
+        self.refused: dict[int, int] = {}
         self.next_wake = None
         self.used_max = 0
 
     def write(self, design, page, vcpu, counts):
         if page in self.armed:
+            if design.full(page):
+                self.refused[vcpu] = page
+                return REFUSED
             self.armed.discard(page)
             counts["logged_writes"] += 1
+            counts["fan_out"] += 2
             design.mark_ram(page, counts)
         return 0
 
+    def unblock(self, design, vcpu, counts):
+        return None if design.full(self.refused[vcpu]) else 0
+
+    def rearm_page(self, page, counts):
+        self.armed.add(page)
+        counts["tlb_resets"] += 1
+
+    def write_host(self, design, page, vcpu, counts):
+        design.mark_ram(page, counts)
+        return 0
+
     def harvest(self, design, counts):
-        self.armed = set(range(self.n_pages))
+        if not design.live:
+            self.armed = set(range(self.n_pages))
 
     def before_read(self, page, counts):
         pass
 
 
-class KvmBitmap:
+class KvmBitmap(_NoRings):
     per_vcpu = False
     CHUNK = 1 << 18
 
@@ -47,6 +79,8 @@ class KvmBitmap:
             self.kernel.add(page)
             counts["logged_writes"] += 1
         return 0
+
+    write_host = write
 
     def harvest(self, design, counts):
         self.snapshot = set(self.kernel)
@@ -75,37 +109,97 @@ class KvmRing:
 
     def __init__(self, case: Case):
         self.case = case
-        self.rings = [deque() for _ in range(case.n_vcpus)]
+        self.soft_limit = case.kring_entries - case.kring_reserved
+        self.rings: list[deque] = [deque() for _ in range(case.n_vcpus)]  # (page, age), fetched ones first
+        self.fetched = [0] * case.n_vcpus
+        self.pushed = 0
+        self.turn = 0
         self.armed = set(range(case.n_pages))
         self.slots: set[int] = set()
         self.next_wake = case.reaper_ps
         self.used_max = 0
 
     def write(self, design, page, vcpu, counts):
-        if page not in self.armed:
-            return 0
+        return self.push(page, vcpu, counts) if page in self.armed else 0
+
+    def write_host(self, design, page, vcpu, counts):
+        return self.push(page, vcpu, counts)
+
+    def push(self, page, vcpu, counts):
         self.armed.discard(page)
-        self.rings[vcpu].append(page)
+        self.rings[vcpu].append((page, self.pushed))
+        self.pushed += 1
         counts["logged_writes"] += 1
         self.used_max = max(self.used_max, len(self.rings[vcpu]))
-        if len(self.rings[vcpu]) < self.case.kring_entries - self.case.kring_reserved:
+        if len(self.rings[vcpu]) < self.soft_limit:
             return 0
-        mine = Counter({"kring_full_exits": 1})
-        self.reap(design, mine)
-        counts.update(mine)
-        return sum(self.case.prices[name] * count for name, count in mine.items())
+        counts["kring_full_exits"] += 1
+        return HELD
+
+    def worth(self, counts):
+        return sum(self.case.prices[name] * count for name, count in counts.items())
+
+    def unblock(self, design, vcpu, counts):
+        mine = Counter()
+        if len(self.rings[vcpu]) >= self.soft_limit and not design.holds():
+            self.reap(design, mine)
+            counts.update(mine)
+        if design.holds() or len(self.rings[vcpu]) >= self.soft_limit:
+            return None
+        return self.worth(mine) + self.case.prices["kring_full_exits"]
+
+    @property
+    def backlog(self):
+        return sum(len(ring) - done for ring, done in zip(self.rings, self.fetched, strict=True))
 
     def reap(self, design, counts):
-        reaped = False
-        for entries in self.rings:
+        room = design.room()
+        if room is None:
+            for vcpu in range(len(self.rings)):
+                while self.fetched[vcpu] < len(self.rings[vcpu]):
+                    self.take(design, vcpu, counts)
+        elif room:
+            self.fetch(design, room, counts)
+        else:
+            design.summon()
+        if not design.late:
+            self.reset(counts)
+
+    def take(self, design, vcpu, counts):
+        page, _ = self.rings[vcpu][self.fetched[vcpu]]
+        self.fetched[vcpu] += 1
+        if not design.mark_slot(self.slots, page, counts):
+            counts["kring_duplicates"] += 1
+        counts["kring_reaped"] += 1
+
+    def fetch(self, design, limit, counts):
+        done = 0
+        while done < limit and self.backlog:
+            n = len(self.rings)
+            able = [
+                (self.turn + k) % n
+                for k in range(n)
+                if len(self.rings[(self.turn + k) % n]) > self.fetched[(self.turn + k) % n]
+            ]
+            if design.order == "longest":
+                able.sort(key=lambda v: self.fetched[v] - len(self.rings[v]))
+            elif design.order == "age":
+                able.sort(key=lambda v: self.rings[v][self.fetched[v]][1])
+            self.take(design, able[0], counts)
+            self.turn = (able[0] + 1) % n
+            done += 1
+        if done == limit and self.backlog:
+            design.summon()
+        return done
+
+    def reset(self, counts):
+        any_reset = False
+        for vcpu, entries in enumerate(self.rings):
             base, offsets = None, set()
-            for page in entries:
-                reaped = True
-                if page in self.slots:
-                    counts["kring_duplicates"] += 1
-                design.mark_slot(self.slots, page, counts)
+            for _ in range(self.fetched[vcpu]):
+                page, _ = entries.popleft()
+                any_reset = True
                 self.armed.add(page)
-                counts["kring_reaped"] += 1
                 lowest = page if base is None else min(base, page)
                 if base is not None and all(p - lowest < 64 for p in offsets | {page}):
                     base = lowest
@@ -113,16 +207,14 @@ class KvmRing:
                 else:
                     counts["kring_masks"] += 1
                     base, offsets = page, {page}
-            entries.clear()
-        if reaped:
-            counts["kring_resets"] += 1
+            self.fetched[vcpu] = 0
+        counts["kring_resets"] += any_reset
 
     def wake(self, design, now, counts):
         mine = Counter({"reaper_wakes": 1})
         self.reap(design, mine)
         counts.update(mine)
-        took = sum(self.case.prices[name] * count for name, count in mine.items())
-        self.next_wake = now + took + self.case.reaper_ps
+        self.next_wake = now + self.worth(mine) + self.case.reaper_ps
 
     def harvest(self, design, counts):
         counts["vcpu_kicks"] += self.case.n_vcpus
@@ -130,6 +222,9 @@ class KvmRing:
         design.fold(self.slots, False, counts)
 
     def before_read(self, page, counts):
+        pass
+
+    def rearm_page(self, page, counts):
         pass
 
 

@@ -9,9 +9,15 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from tests.reference.case import MS, Case
-from tests.reference.designs import DESIGNS
-from tests.reference.logs import LOGS
+from tests.reference.case import DMA, MS, VHOST, Case
+from tests.reference.designs import Bitmap, DoubleRing, HierarchicalBitmap
+from tests.reference.live_designs import DirectReap, RingBackground, RingFallback, RingOnly
+from tests.reference.logs import HELD, LOGS, REFUSED
+
+DESIGNS = {
+    "bitmap": Bitmap, "hierarchical-bitmap": HierarchicalBitmap, "double-ring": DoubleRing, "direct-reap": DirectReap,
+    "ring-only": RingOnly, "ring-fallback": RingFallback, "ring-background": RingBackground,
+}  # fmt: skip
 
 
 class Stream:
@@ -64,13 +70,19 @@ class Guest:
         count = self.case.n_vcpus + 1 if self.per_vcpu else 1
         self.delay, self.stalled = [0] * count, [0] * count
         self.all = [
-            [(t, page, vcpu) for t, page, vcpu in self.case.events if count == 1 or (vcpu % count) == lane]
+            [(t, page, writer) for t, page, writer in self.case.events if count == 1 or self.lane_of(writer) == lane]
             for lane in range(count)
         ]
         self.lanes = [
             deque((t - self.case.start_ns, p, v) for t, p, v in own if t >= self.case.start_ns) for own in self.all
         ]
         self.cycles = [1] * count
+
+    def lane_of(self, writer):
+        """A vCPU's lane for what happens on its thread, the last one for devices."""
+        if writer in (DMA, VHOST):
+            return self.case.n_vcpus
+        return writer if writer >= 0 else -10 - writer
 
     def head(self, lane):
         """(host time, page, vcpu) of the lane's next event, repeating the recording when asked; None when it is over."""
@@ -93,7 +105,12 @@ class Migration:
     def __init__(self, case: Case):
         self.case = case
         self.log, self.design = LOGS[case.log](case), DESIGNS[case.design](case)
-        self.guest = Guest(case, self.log.per_vcpu)
+        self.guest = Guest(case, self.log.per_vcpu or self.design.per_vcpu)
+        self.held: dict[int, tuple[int, int]] = {}  # lane: (since when, when it tries again)
+        self.outside: set[int] = set()
+        self.outside_used = False
+        self.channel_free = self.fetching = self.locked_out = 0
+        self.late_page: int | None = None
         self.stream = Stream()
         self.counts, self.aside = Counter(), Counter()
         self.now = 0
@@ -115,7 +132,8 @@ class Migration:
         self.spent = Counter()
         self.rounds: list[dict] = []
         self.opened: dict | None = None
-        self.pending_at_sync: list[set[int]] = []
+        self.pending_at_sync: list[int] = []
+        self.unpaid = 0  # work done between two pages, part of the next one's time
 
     # -- the guest
 
@@ -124,28 +142,75 @@ class Migration:
             return
         while True:
             heads = [
-                (head[0], lane) for lane in range(len(self.guest.lanes)) if (head := self.guest.head(lane)) is not None
+                (self.held[lane][1] if lane in self.held else head[0], lane)
+                for lane in range(len(self.guest.lanes))
+                if lane in self.held or (head := self.guest.head(lane)) is not None
             ]
             at, lane = min(heads, default=(None, None))
             wake = None if self.log.next_wake is None else max(self.log.next_wake, self.busy_until)
             if wake is not None and wake <= until and (at is None or wake < at):
                 self.log.wake(self.design, wake, self.aside)
-                continue
-            if at is None or at > until:
+                self.send_urgent(wake)
+            elif at is None or at > until:
                 return
-            _, page, vcpu = self.guest.head(lane)
-            self.guest.lanes[lane].popleft()
-            self.aside["guest_writes"] += 1
-            if vcpu < 0:
-                self.design.mark_ram(page, self.aside)
-                stall = 0
+            elif lane in self.held:
+                self.let_go(lane, at, until)
             else:
-                stall = self.log.write(self.design, page, vcpu, self.aside)
-            self.version[page] += 1
-            self.stale.add(page)
-            self.live_zero.discard(page)
-            if stall:
-                self.guest.stall(lane, stall + max(0, self.busy_until - at))
+                self.event(lane, at, until)
+
+    def event(self, lane, at, until):
+        _, page, writer = self.guest.head(lane)
+        stall = 0
+        if writer >= 0:
+            stall = self.log.write(self.design, page, writer, self.aside)
+        elif writer == DMA:
+            self.aside["fan_out"] += 1
+            self.design.mark_ram(page, self.aside)
+        elif writer == VHOST:
+            self.outside.add(page)
+            self.outside_used = True
+        else:
+            stall = self.log.write_host(self.design, page, -10 - writer, self.aside)
+        if stall == REFUSED:
+            self.aside["vcpu_holds"] += 1
+            self.held[lane] = (at, until + 1)
+            return
+        self.guest.lanes[lane].popleft()
+        self.aside["guest_writes"] += 1
+        self.version[page] += 1
+        self.stale.add(page)
+        self.live_zero.discard(page)
+        sending = self.send_urgent(at)
+        if stall == HELD:
+            self.held[lane] = (at, until + 1)
+            self.let_go(lane, at, until)
+        elif stall or sending:
+            self.guest.stall(lane, stall + sending + max(0, self.busy_until - at))
+
+    def let_go(self, lane, at, until):
+        since, _ = self.held[lane]
+        took = self.log.unblock(self.design, lane, self.aside)
+        if took is None:
+            self.aside["vcpu_holds"] += at == since
+            self.held[lane] = (since, until + 1)
+            return
+        took += self.send_urgent(at)
+        del self.held[lane]
+        self.guest.stall(lane, at - since)
+        if took:
+            self.guest.stall(lane, took + max(0, self.busy_until - at))
+
+    def send_urgent(self, at):
+        """Pages that whoever marked them at `at` must send itself. Returns how long it takes."""
+        begin = at
+        while (page := self.design.urgent()) is not None:
+            self.log.rearm_page(page, self.aside)
+            kind = self.read(page)
+            self.aside[kind] += 1
+            self.aside["producer_sends"] += 1
+            at = max(at, self.channel_free) + self.case.prices[kind] + self.case.prices["producer_sends"]
+            self.channel_free = at
+        return at - begin
 
     # -- sending
 
@@ -161,26 +226,76 @@ class Migration:
         self.stream.buffered(5)
         begin, calls = self.now, 0
         self.advance(self.now)
-        while not self.exceeded():
+        while True:
+            if self.design.late:
+                self.advance(self.now)
+                self.rearm_late()
+            if self.exceeded():
+                break
             self.advance(self.now)
+            if self.design.live:
+                if self.channel_free > self.now:
+                    self.locked_out += self.channel_free - self.now
+                    self.now = self.channel_free
+                    continue
+                if (wanted := self.design.appetite()) and self.fetch(wanted):
+                    continue
             before = self.worth(self.counts)
             page = self.design.pop(self.counts)
             if page is None:
-                self.now += self.worth(self.counts) - before
+                self.now += self.worth(self.counts) - before + self.unpaid
+                self.unpaid = 0
                 break
             self.log.before_read(page, self.counts)
-            self.redundant += page not in self.stale
-            self.stale.discard(page)
-            self.copy[page] = self.version[page]
-            self.counts["zero_pages" if page in self.seen_zero else "normal_pages"] += 1
-            self.stream.page(page in self.seen_zero)
-            self.now += self.worth(self.counts) - before
+            if self.design.late:
+                self.late_page = page
+            elif self.design.live:
+                self.log.rearm_page(page, self.counts)
+            self.counts[self.read(page)] += 1
+            self.now += self.worth(self.counts) - before + self.unpaid
+            self.unpaid = 0
+            if self.design.live:
+                self.channel_free = self.now
             if calls % 64 == 0 and budget_ms is not None and (self.now - begin) // MS > budget_ms:
                 break
             calls += 1
         self.advance(self.now)
         self.stream.buffered(13)
         self.stream.flush()
+
+    def read(self, page):
+        """Read a page and put it into the stream; the counter it belongs to."""
+        self.redundant += page not in self.stale
+        self.stale.discard(page)
+        self.copy[page] = self.version[page]
+        self.stream.page(page in self.seen_zero)
+        return "zero_pages" if page in self.seen_zero else "normal_pages"
+
+    def fetch(self, wanted):
+        before = self.worth(self.counts)
+        fetched = self.log.fetch(self.design, wanted, self.counts)
+        if not self.design.late:
+            self.log.reset(self.counts)
+        self.take_time(self.worth(self.counts) - before)
+        return fetched
+
+    def rearm_late(self):
+        if self.late_page is not None:
+            before = self.worth(self.counts)
+            self.log.rearm_page(self.late_page, self.counts)
+            self.unpaid += self.worth(self.counts) - before
+            self.late_page = None
+        if not self.design.holds():
+            before = self.worth(self.counts)
+            self.log.reset(self.counts)
+            self.take_time(self.worth(self.counts) - before)
+
+    def take_time(self, ps):
+        self.now += ps
+        self.fetching += ps
+
+    def pending(self):
+        return self.design.pending() + (0 if self.design.room() is None else self.log.backlog)
 
     # -- syncs
 
@@ -203,6 +318,11 @@ class Migration:
             "clear_ioctls",
             "clear_words",
             "clear_pages",
+            "background_pops",
+            "background_skips",
+            "tlb_resets",
+            "ring_refills",
+            "producer_sends",
         )
         totals = {name: both[name] for name in self.case.prices}
         totals["flushes"] = self.stream.flushes
@@ -216,9 +336,8 @@ class Migration:
             modelled_send_ns=pages // 1000,
             modelled_aside_ns=self.worth(self.aside) // 1000,
         )
-        totals.update(
-            {f"modelled_{name}_ns": self.spent[name] // 1000 for name in ("harvest", "sync", "wait", "other")}
-        )
+        spent = self.spent + Counter(harvest=self.fetching, wait=self.locked_out)
+        totals.update({f"modelled_{name}_ns": spent[name] // 1000 for name in ("harvest", "sync", "wait", "other")})
         return totals
 
     def close(self):
@@ -241,22 +360,28 @@ class Migration:
         self.opened = self.totals() if self.rounds else dict.fromkeys(self.totals(), 0)
         self.opened.update(
             round=len(self.rounds) + 1, cause=cause, sync_begin_ns=self.now // 1000,
-            pending_before_pages=len(self.design.waiting), threshold_bytes=self.threshold,
+            pending_before_pages=self.pending(), threshold_bytes=self.threshold,
         )  # fmt: skip
         kicks, before = self.counts["vcpu_kicks"], self.worth(self.counts)
         self.design.before_harvest(self.counts)
         self.log.harvest(self.design, self.counts)
+        if self.outside_used:
+            self.counts["device_words"] += self.design.padded_words
+            for page in sorted(self.outside):
+                self.counts["fan_out"] += 1
+                self.design.mark_ram(page, self.counts)
+            self.outside.clear()
         harvested = self.worth(self.counts)
         new = self.design.sync(self.counts)
         done = self.worth(self.counts)
         self.spend("harvest", harvested - before)
         self.spend("sync", done - harvested)
-        self.opened.update(sync_end_ns=self.now // 1000, dirty_pages=new, pending_after_pages=len(self.design.waiting))
-        self.pending_at_sync.append(set(self.design.waiting))
+        self.opened.update(sync_end_ns=self.now // 1000, dirty_pages=new, pending_after_pages=self.pending())
+        self.pending_at_sync.append(self.pending())
         if self.running:
             self.busy_until = self.now
             if self.counts["vcpu_kicks"] > kicks:
-                for lane in range(len(self.guest.lanes)):
+                for lane in set(range(len(self.guest.lanes))) - set(self.held):
                     self.guest.stall(lane, self.case.prices["vcpu_kicks"])
         now_ms = self.now // MS
         self.rate["pages"] += new
@@ -275,13 +400,17 @@ class Migration:
         while self.now < case.give_up_ns * 1000 and not completed:
             if not self.exceeded():
                 self.spend("other", case.fixed["loop_pass"])
-                if len(self.design.waiting) * 4096 < self.threshold:
+                if self.pending() * 4096 < self.threshold:
                     self.sync("estimate")
-                pending = len(self.design.waiting) * 4096
+                pending = self.pending() * 4096
                 completed = pending == 0 or pending < self.threshold
                 if completed:
                     break
+                sent = self.pages_sent()
                 self.iterate(50)
+                if self.pages_sent() == sent:
+                    self.spend("other", max(0, (self.window["ms"] + 100) * MS - self.now))
+                    self.advance(self.now)
             self.limit_rate()
         self.completed = completed
         if completed:
@@ -305,11 +434,15 @@ class Migration:
         self.close()
         self.downtime_ms = self.now // MS - begin_ms
 
+    def pages_sent(self):
+        both = self.counts + self.aside
+        return both["normal_pages"] + both["zero_pages"]
+
     def limit_rate(self):
         now_ms = self.now // MS
         spent = now_ms - self.window["ms"]
         if spent >= 100:
-            pages = self.counts["normal_pages"] + self.counts["zero_pages"]
+            pages = self.pages_sent()
             sent = self.stream.flushed - self.window["bytes"]
             self.threshold = int(sent / spent * self.case.downtime_ms)
             self.mbps = sent * 8 / (spent / 1000) / 1e6
