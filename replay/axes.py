@@ -2,7 +2,7 @@
 
 `dirty-rate` speeds the guest up ("4x") or says its pages a second; `ring-size` sets the first parameter of a design
 where that counts entries. A parameter is named as in a spelling (reaper-period), with its owner in front where the name
-alone could mean two things (log.entries, design.entries). A design without the parameter is the same all along the axis.
+alone could mean two things (log.entries, design.entries). A design without it is the same all along the axis.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def phase(
     """Which design wins in which cell. See replay.axes for the axes and replay.analysis.phase for the figures.
 
     designs: spellings of the candidates (default: every design that claims to be safe). tie: the share up to which a
-    difference is none. options: those of `replay.run`. Raises UsageError for anything senseless, before the first replay.
+    difference is none. options: those of `replay.run`. Raises UsageError before the first replay.
     """
     compared = analysis.figure_of(figure)
     candidates = list(designs or safe_designs())

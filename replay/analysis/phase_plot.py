@@ -36,8 +36,9 @@ def draw(phase: Phase) -> Figure:
     size = (max(6, 1.2 + columns * (0.9 + 1.5 * n_x)), 1.9 + rows * (0.9 + 0.75 * n_y))
     figure = NewFigure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
-    colours = dict(zip(phase.provenance["candidates"], _MORE_COLOURS * 8, strict=False))
     cells, lines = phase.cells.to_dicts(), phase.crossovers.to_dicts()
+    winners = [name for name in phase.provenance["candidates"] if any(name in cell["tied"] for cell in cells)]
+    colours = dict(zip(winners, _MORE_COLOURS * 8, strict=False))
     for index, panel in enumerate(panels):
         if index >= n_panels:
             panel.set_visible(False)
@@ -48,7 +49,6 @@ def draw(phase: Phase) -> Figure:
         for (a, b), known in segments([line for line in lines if line["facet_index"] == index], n_x, n_y):
             panel.plot([a[0], b[0]], [a[1], b[1]], color="black", linewidth=2, linestyle="-" if known else ":")
         _label(panel, phase, index)
-    winners = [name for name in colours if any(name in cell["tied"] for cell in cells)]
     handles = [Patch(facecolor=colours[name], label=name.rpartition("/")[2]) for name in winners]
     if any(len(cell["tied"]) > 1 for cell in cells):
         handles.append(Patch(facecolor="white", edgecolor="black", hatch="///", label="tie"))
