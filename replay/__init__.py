@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 from replay.version import __version__
 
 if TYPE_CHECKING:
-    from replay.api import compare, load, open_trace, run, validate
+    from replay.api import compare, generate, load, open_trace, phase, run, validate
     from replay.results.result import Result
 
-__all__ = ["Result", "__version__", "compare", "load", "open_trace", "run", "validate"]
+_FUNCTIONS = ("compare", "generate", "load", "open_trace", "phase", "run", "validate")
+__all__ = ["Result", "__version__", "compare", "generate", "load", "open_trace", "phase", "run", "validate"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("compare", "load", "open_trace", "run", "validate"):
+    if name in _FUNCTIONS:
         from replay import api
 
         return getattr(api, name)

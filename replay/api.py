@@ -11,21 +11,54 @@ from replay.errors import UsageError
 from replay.results.result import Result
 
 if TYPE_CHECKING:
+    from replay.analysis.phase_map import Phase
     from replay.migration.precopy import Progress
+    from replay.synthesis.synthetic import Synthetic
+    from replay.synthesis.writing import Progress as Written
     from replay.trace.reader import Trace
 
 
-def open_trace(path: str | os.PathLike[str]) -> Trace:
-    """Open a trace file, or one of the shipped traces by its name.
+def open_trace(path: str | os.PathLike[str]) -> Trace | Synthetic:
+    """Open a trace file, one of the shipped traces by its name, or a workload by its spelling ("zipf:rate=20000").
 
-    Raises TraceError when the file is damaged or no trace.
+    Raises TraceError when the file is damaged or no trace, UsageError for a misspelt workload.
     """
     from replay.trace import reader, shipped
 
+    if isinstance(path, str):
+        from replay.synthesis import spelling, synthetic
+
+        if spelling.is_workload(path):
+            return synthetic.open_workload(path)
     return reader.open_trace(shipped.find(path))
 
 
-def run(trace: Trace | str | os.PathLike[str], *, progress: Progress | None = None, **options: Any) -> Result:
+def generate(
+    workload: str,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    memory: str | int | None = None,
+    vcpus: int | None = None,
+    duration: str | None = None,
+    rate: str | int | None = None,
+    seed: int = 1,
+    progress: Written | None = None,
+) -> Trace | Synthetic:
+    """A generated guest: written to the trace file `output` in bounded memory, or, without one, made when it is needed.
+
+    workload: a spelling, "hot-cold:rate=20000" or "zipf+redis-1g:on=0". rate: pages a second ("50000", "200MB/s") of
+    all parts together. What is not given is as spelled, as recorded, or 1 GiB, 4 vCPUs, 10 s. Raises UsageError and,
+    for a file that cannot be written, TraceError.
+    """
+    from replay.synthesis import synthetic, writing
+
+    made = synthetic.open_workload(workload, memory=memory, vcpus=vcpus, duration=duration, rate=rate, seed=seed)
+    return made if output is None else writing.write(made, output, progress)
+
+
+def run(
+    trace: Trace | Synthetic | str | os.PathLike[str], *, progress: Progress | None = None, **options: Any
+) -> Result:
     """Replay `trace` through one dirty log and one design.
 
     `options` are the fields of `replay.config.RunConfig`: log="kvm-ring:4096", design="double-ring:1024", memory="96G",
@@ -37,7 +70,10 @@ def run(trace: Trace | str | os.PathLike[str], *, progress: Progress | None = No
 
 
 def run_config(
-    trace: Trace | str | os.PathLike[str], config: configuration.RunConfig, *, progress: Progress | None = None
+    trace: Trace | Synthetic | str | os.PathLike[str],
+    config: configuration.RunConfig,
+    *,
+    progress: Progress | None = None,
 ) -> Result:
     """The same with a ready configuration."""
     from replay.migration import costs, precopy, scale
@@ -45,8 +81,10 @@ def run_config(
     from replay.migration.warm import warm
     from replay.plugins import parse
     from replay.results.provenance import provenance
+    from replay.synthesis.synthetic import settled
 
     opened = open_trace(trace) if isinstance(trace, str | os.PathLike) else trace
+    opened = settled(opened, config.memory, config.seed)
     log, design = parse("log", config.log), parse("design", config.design)
     table = costs.load(config.costs)
     if not 0 <= config.start < opened.metadata.duration_ns:
@@ -119,3 +157,10 @@ def validate(folders: list[str | os.PathLike[str]], **options: Any) -> dict[str,
     from replay.validation.run import validate as predict_and_compare
 
     return predict_and_compare(folders, **options)
+
+
+def phase(trace: Trace | Synthetic | str | os.PathLike[str], **options: Any) -> Phase:
+    """Which design wins where: a grid of replays over two or three axes. See replay.grid.phase for what it takes."""
+    from replay.grid import phase as run_grid
+
+    return run_grid(trace, **options)

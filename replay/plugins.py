@@ -3,18 +3,20 @@
 A plug-in is one Python file in its kind's folder; its name is the file's name with hyphens. `describe` reads the
 source without importing it, so that `list` and `--help` stay fast; `load` imports it. A path to a user's own file
 works wherever a name does. A plug-in file defines `Config` (a frozen keyword-only dataclass whose fields are made by
-`param`), `State` (a NamedTuple of arrays) and `build(config, shape) -> State`. It may define `check(config)`, which
-raises UsageError for parameters that do not go together, `unsafe(config)`, which says why a configuration can lose
-pages, and `STALLS_VCPUS = True` when it stops single vCPUs.
+`param`), `State` (a NamedTuple of arrays) and `build(config, shape) -> State`; a workload has `events` instead of both.
+It may define `check(config)`, which raises UsageError for parameters that do not go together, `unsafe(config)`, which
+says why a configuration can lose pages, and `STALLS_VCPUS = True` when it stops single vCPUs.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import importlib.util
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +26,13 @@ from typing import Any
 from replay import units
 from replay.errors import UsageError, unknown_name
 
-FOLDERS = {"log": "dirtylogs", "design": "designs", "policy": "policies"}
-_DEFINES = {"log": ("Config", "State", "build"), "design": ("Config", "State", "build"), "policy": ("Config", "build")}
+FOLDERS = {"log": "dirtylogs", "design": "designs", "policy": "policies", "workload": "workloads"}
+_DEFINES = {
+    "log": ("Config", "State", "build"),
+    "design": ("Config", "State", "build"),
+    "policy": ("Config", "build"),
+    "workload": ("Config", "events"),
+}
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -34,8 +41,8 @@ def param(
     help: str,
     *,
     unit: str = "",
-    low: int | None = None,
-    high: int | None = None,
+    low: float | None = None,
+    high: float | None = None,
     power_of_two: bool = False,
     choices: tuple[str, ...] = (),
 ) -> Any:
@@ -189,13 +196,13 @@ def _convert(field: Any, text: str, owner: str) -> Any:
         if text.lower() not in ("on", "off", "true", "false", "yes", "no", "1", "0"):
             raise UsageError(f"{where} is on or off, not {text!r}")
         return text.lower() in ("on", "true", "yes", "1")
-    if isinstance(field.default, int):
-        value = units.parse_duration_ns(text) if meta["unit"] == "ns" else units.parse_bytes(text)
+    if isinstance(field.default, int | float):
+        value = _number(field, text, where)
         if meta["low"] is not None and value < meta["low"]:
             raise UsageError(f"{where} must be at least {meta['low']} {meta['unit']}, not {text}")
         if meta["high"] is not None and value > meta["high"]:
             raise UsageError(f"{where} must be at most {meta['high']} {meta['unit']}, not {text}")
-        if meta["power_of_two"] and (value <= 0 or value & (value - 1)):
+        if meta["power_of_two"] and (value <= 0 or int(value) & (int(value) - 1)):
             raise UsageError(f"{where} must be a power of two, not {text}")
         return value
     if meta["choices"] and text not in meta["choices"]:
@@ -203,16 +210,30 @@ def _convert(field: Any, text: str, owner: str) -> Any:
     return text
 
 
+def _number(field: Any, text: str, where: str) -> int | float:
+    parsers: dict[str, Any] = {
+        "ns": units.parse_duration_ns, "share": units.parse_share, "pages/s": units.parse_page_rate
+    }  # fmt: skip
+    if isinstance(field.default, int) or field.metadata["unit"] in parsers:
+        number: int | float = parsers.get(field.metadata["unit"], units.parse_bytes)(text)
+        return number
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    raise UsageError(f"{where} is a number, not {text!r}")
+
+
 def _load(kind: str, name: str, path: Path) -> ModuleType:
     if not name.endswith(".py"):
         return importlib.import_module(f"replay.{FOLDERS[kind]}.{path.stem}")
-    from replay import jit
-
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     module_name = f"replay_user_{path.stem}_{digest}"
     if module_name in sys.modules:
         return sys.modules[module_name]
-    jit.add_sources((path,))
+    if "State" in _DEFINES[kind]:
+        from replay import jit
+
+        jit.add_sources((path,))
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path}: cannot be loaded as Python")

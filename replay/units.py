@@ -83,6 +83,14 @@ def parse_bandwidth(text: str | int) -> int:
     return int(value)
 
 
+def parse_page_rate(text: str | int) -> int:
+    """Pages (of 4 KiB) a second from "50000", "50k" (thousands) or a bandwidth: "200MB/s"."""
+    number, suffix = _split(text, "rate", "50000 (pages a second) or 200MB/s")
+    if suffix.lower() in ("k", "m", "g"):
+        return _whole(number * _DECIMAL[suffix.lower()], text, "pages a second")
+    return _whole(number, text, "pages a second") if not suffix else parse_bandwidth(text) // 4096
+
+
 def parse_duration_ns(text: str | int) -> int:
     """Nanoseconds from "300ms", "1.5s", "50us", "2min". A plain number is refused."""
     number, suffix = _split(text, "duration", "300ms, 1.5s or 2min")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from replay.results.result import Result
 
 # Okabe and Ito's colours: told apart by colour-blind readers.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STEPS = 60
 
 
@@ -34,7 +34,7 @@ def rounds(results: list[Result]) -> Figure:
     Pending is drawn falling evenly from each sync to the next.
     """
     figure, (above, below) = _figure(2, 5.5)
-    for result, colour in zip(results, _COLOURS * len(results), strict=False):
+    for result, colour in zip(results, COLOURS * len(results), strict=False):
         label = f"{result.config['design']} on {result.config['log']}"
         above.plot(*_pending_over_time(result), color=colour, label=label)
         stall_ms = [0.0, *(result.rounds["modelled_stall_ns"].cum_sum() / 1e6)]
@@ -75,7 +75,7 @@ def phases(results: list[Result], kind: str) -> Figure:
     figure, (axis,) = _figure(1, 1.2 + 0.5 * len(results))
     names = [f"{result.config['design']}\non {result.config['log']}" for result in results]
     left = [0.0] * len(results)
-    for part, colour in zip(parts[kind], _COLOURS, strict=False):
+    for part, colour in zip(parts[kind], COLOURS, strict=False):
         values = [result.total(part) / 1e6 for result in results]
         axis.barh(names, values, left=left, color=colour, label=part.removeprefix(f"{kind}_").removesuffix("_ns"))
         left = [a + b for a, b in zip(left, values, strict=True)]

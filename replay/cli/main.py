@@ -17,9 +17,11 @@ COMMANDS = {
     "demo": "a shipped trace of a real guest through two designs, in a minute or less",
     "run": "replay a trace through one dirty log and one design",
     "compare": "the same trace through several designs, side by side",
+    "phase": "which design wins where: a grid over two or three settings",
+    "generate": "write the trace of a generated guest: workloads, recordings, mixtures",
     "validate": "predictions against real migrations, recorded with their traces",
     "calibrate": "measure this machine's costs, or fit a host's from its migrations",
-    "list": "the logs, designs, traces, cost tables, columns and counters there are",
+    "list": "the logs, designs, workloads, traces, cost tables, columns and counters there are",
     "trace": "look at a trace file, or check it",
 }
 

@@ -29,9 +29,11 @@ def add_run_options(parser: argparse.ArgumentParser, *, leave_out: tuple[str, ..
 
 
 def add_trace(parser: argparse.ArgumentParser) -> None:
-    """TRACE: a file, or a shipped trace by name."""
+    """TRACE: a file, a shipped trace by name, or a workload."""
     parser.add_argument(
-        "trace", metavar="TRACE", help="a trace file, or the name of a shipped trace (replay list traces)"
+        "trace",
+        metavar="TRACE",
+        help="a trace file, a shipped trace (replay list traces) or WORKLOAD[:PARAMS] (replay list workloads)",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,19 @@ def progress_line(label: str, give_up_ns: int) -> Iterator[Progress | None]:
         yield report
     finally:
         bar.stop()
+
+
+@contextmanager
+def task_line(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar with the time left on stderr, only on a terminal; it is called with (done, total)."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import Progress as Bar
+
+    with Bar(*Bar.get_default_columns(), console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def summary_lines(result: Result) -> list[str]:

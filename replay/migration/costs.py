@@ -1,7 +1,8 @@
 """Cost tables: what a unit of each counted work costs, in TOML with a source for every number.
 
 A table names a price for every counter of work.py, some fixed times and some fixed bytes. Prices are given in
-nanoseconds with up to three decimals and become whole picoseconds, so that modelled time is exact.
+nanoseconds with up to three decimals and become whole picoseconds, so that modelled time is exact. A table with
+`based_on = "NAME"` states only what differs from the shipped table of that name.
 """
 
 from __future__ import annotations
@@ -55,26 +56,41 @@ def names() -> list[str]:
 
 def load(name: str) -> Costs:
     """A shipped table by name, or a file by its path ending in .toml. Raises UsageError naming what is wrong."""
+    path, data = _read(name)
+    base: dict[str, Any] = {}
+    if "based_on" in data:
+        base_path, base = _read(str(data["based_on"]))
+        if "based_on" in base:
+            raise UsageError(f"{path}: based on {base_path.stem}, which is itself based on another table")
+    return Costs(
+        name=str(data.get("name", path.stem)),
+        description=str(data.get("description", "")),
+        prices_ps=_section(path, data, base, "prices", tuple(INDEX), "ns", 1000),
+        fixed_ps=_section(path, data, base, "fixed", FIXED, "ns", 1000),
+        fixed_bytes=_section(path, data, base, "bytes", BYTES, "bytes", 1),
+    )
+
+
+def _read(name: str) -> tuple[Path, dict[str, Any]]:
     path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
     if not path.is_file():
         if name.endswith(".toml"):
             raise UsageError(f"{name}: no such cost table file")
         raise unknown_name("cost table", name, names())
     try:
-        data = tomllib.loads(path.read_text(), parse_float=Fraction)
+        return path, tomllib.loads(path.read_text(), parse_float=Fraction)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
         raise UsageError(f"{path}: not a cost table: {error}") from error
-    return Costs(
-        name=str(data.get("name", path.stem)),
-        description=str(data.get("description", "")),
-        prices_ps=_section(path, data, "prices", tuple(INDEX), "ns", 1000),
-        fixed_ps=_section(path, data, "fixed", FIXED, "ns", 1000),
-        fixed_bytes=_section(path, data, "bytes", BYTES, "bytes", 1),
-    )
 
 
 def _section(
-    path: Path, data: dict[str, Any], section: str, wanted: tuple[str, ...], unit: str, scale: int
+    path: Path,
+    data: dict[str, Any],
+    base: dict[str, Any],
+    section: str,
+    wanted: tuple[str, ...],
+    unit: str,
+    scale: int,
 ) -> dict[str, int]:
     given = data.get(section, {})
     if not isinstance(given, dict):
@@ -84,7 +100,7 @@ def _section(
             raise unknown_name(f"{path.name}: [{section}] entry", name, wanted)
     values = {}
     for name in wanted:
-        entry = given.get(name)
+        entry = given.get(name, base.get(section, {}).get(name))
         if not isinstance(entry, dict) or unit not in entry or not isinstance(entry[unit], (int, Fraction)):
             raise UsageError(f"{path}: [{section}] needs {name} = {{ {unit} = ..., source = ... }}")
         value = entry[unit] * scale

@@ -14,6 +14,7 @@ import numpy as np
 from replay.jit import NONE
 from replay.kernels import memory
 from replay.migration.guest import (
+    BUSY_UNTIL_PS,
     CHECK,
     CLOSED_LOOP,
     DILATED,
@@ -94,6 +95,16 @@ class Feed:
             zeros=zeros,
             turned=np.zeros(-(-shape.n_words // 64), dtype=np.uint8),
         )
+
+    def hold(self, until_ps: np.uint64, stall_ps: np.uint64) -> None:
+        """A sync holds the big lock until then, and every vCPU that it kicked stood still for its kick."""
+        guest = self.guest
+        guest.state[BUSY_UNTIL_PS] = until_ps
+        moving = guest.held_ps == NONE
+        guest.stall_ps[moving] += stall_ps
+        if self.closed_loop:
+            guest.offset_ps[moving] += stall_ps
+        guest.state[NEXT_PS] = 0
 
     def refill(self) -> None:
         """Hand the kernel the next window; after the last one, begin again (loop) or let the guest go idle (hold)."""

@@ -25,7 +25,7 @@ from replay.migration import engine, link, record, versions
 from replay.migration.costs import Costs
 from replay.migration.engine import DEADLINE_PS, EMPTY, LIMITED, N_SENDER, NOW_PS, OUT_OF_TIME, SPENT_PS, WANT_EVENTS
 from replay.migration.feed import Feed
-from replay.migration.guest import BUSY_UNTIL_PS, CHECK, NEXT_PS, REDUNDANT, count_stale, settle_classes
+from replay.migration.guest import CHECK, NEXT_PS, REDUNDANT, count_stale, settle_classes
 from replay.migration.link import COUNT_QUEUED, FLUSHED, LIMIT, WINDOW_MS, WINDOW_START
 from replay.migration.policy import Policy, SyncRecord
 from replay.migration.throttle import Throttle
@@ -324,7 +324,8 @@ class Precopy:
         self._spend("sync", done - harvested + self.costs.fixed_ps["sync"])
         opened.update(sync_end_ns=int(self.now) // 1000, dirty_pages=new, pending_after_pages=self.pending)
         if self.running:
-            self._hold_guest(int(self.meter.work[VCPU_KICKS]) - kicks)
+            kicked = int(self.meter.work[VCPU_KICKS]) > kicks
+            self.feed.hold(self.now, self.meter.price[VCPU_KICKS] if kicked else np.uint64(0))
         self._after_sync(new)
 
     def _wait_for_vcpus(self) -> None:
@@ -340,18 +341,6 @@ class Precopy:
         self.first_copies_aside_ps = int(self.aside.work[NORMAL_PAGES] * extra)
         self.sender[SPENT_PS] -= surplus
         self.meter.price[NORMAL_PAGES] -= extra
-
-    def _hold_guest(self, kicks: int) -> None:
-        """A sync holds the big lock until now, and each vCPU that it kicked stood still for its kick."""
-        guest = self.feed.guest
-        guest.state[BUSY_UNTIL_PS] = self.sender[NOW_PS]
-        if kicks:
-            stall = self.meter.price[VCPU_KICKS]
-            moving = guest.held_ps == NONE
-            guest.stall_ps[moving] += stall
-            if self.feed.closed_loop:
-                guest.offset_ps[moving] += stall
-        guest.state[NEXT_PS] = 0
 
     def _after_sync(self, new: int) -> None:
         """Rates of the period that a sync ends when it is longer than a second, and what the policy makes of it."""

@@ -16,6 +16,7 @@ from replay.version import __version__
 if TYPE_CHECKING:
     from replay.migration.costs import Costs
     from replay.plugins import Plugin
+    from replay.synthesis.synthetic import Synthetic
     from replay.trace.reader import Trace
 
 
@@ -46,7 +47,7 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def provenance(trace: Trace, log: Plugin, design: Plugin, costs: Costs) -> dict[str, Any]:
+def provenance(trace: Trace | Synthetic, log: Plugin, design: Plugin, costs: Costs) -> dict[str, Any]:
     """Everything needed to run the same replay again and to judge its measured figures."""
     return {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),

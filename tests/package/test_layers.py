@@ -9,17 +9,17 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "replay"
 LEVELS = {
-    "version": 0, "errors": 0, "units": 0, "jit": 0, "work": 0, "columns": 0,
+    "version": 0, "errors": 0, "units": 0, "jit": 0, "work": 0, "columns": 0, "chance": 0,
     "kernels": 1, "trace": 1, "plugins": 1, "verbs": 1,
-    "dirtylogs": 2, "designs": 2,
-    "migration": 3,
+    "dirtylogs": 2, "designs": 2, "workloads": 2,
+    "migration": 3, "synthesis": 3,
     "policies": 3,
     "results": 4, "config": 4,
-    "analysis": 5, "validation": 5,
-    "api": 6,
+    "analysis": 5, "validation": 5, "axes": 5,
+    "api": 6, "grid": 6,
     "cli": 7, "__init__": 7, "__main__": 7,
 }  # fmt: skip
-PLUGIN_FOLDERS = ("dirtylogs", "designs", "policies")
+PLUGIN_FOLDERS = ("dirtylogs", "designs", "policies", "workloads")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
