@@ -134,6 +134,7 @@ def run_config(
         rows=outcome.rounds,
         lost_pages=outcome.lost_pages,
         redundant_pages=outcome.redundant_pages,
+        unsafe=design.unsafe,
         guest=outcome.guest,
         config=described,
         provenance=provenance(opened, log, design, table),
