@@ -5,7 +5,8 @@ the last write or it is not. A write sets it, a read by the sender clears it; if
 declares completion, pages were lost.
 
 How, for a vCPU under `kvm-ring`: a write to an armed page traps; the trap disarms the page and pushes an entry, and only
-then the store is tried again (and traps again if the page was armed meanwhile). Under `kvm-bitmap` the trap sets the
+then the store is tried again; it traps again if the page was armed meanwhile, which counts as one of the writes, so
+that the number of entries is bounded too. Under `kvm-bitmap` the trap sets the
 page's bit in the kernel's bitmap. A vCPU can be stopped between trap and store: the instruction has not happened. A
 device stores first and marks afterwards, without the big lock, and has finished before the guest counts as stopped.
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from replay.safety.model import BIT, COUNT, EMPTY, Bounds, Model
+from replay.safety.model import BIT, COUNT, EMPTY, NOBODY, Bounds, Model
 
 Mark = Callable[[int, int, str, str], None]
 """mark(actor, register, place, done): at `place` the actor marks the page in `register`, and goes on at `done`."""
@@ -41,8 +42,15 @@ class Guest:
         self.stopped = model.number("stopped")
         self.big_lock = model.number("big-lock")
         self.devices: list[int] = []
-        for number in range(bounds.vcpus):
-            self._add_vcpu(f"vcpu{number}" if bounds.vcpus > 1 else "vcpu")
+        self.copies: list[int] = []  # sets of pages of which a latest copy is on its way; a write takes its page out
+        self._vcpus = [self._add_vcpu(f"vcpu{n}" if bounds.vcpus > 1 else "vcpu") for n in range(bounds.vcpus)]
+        self._running = model.place("run")
+        model.forget = self._forget
+
+    def _forget(self, s: bytearray) -> None:
+        """What is armed matters to nobody once no vCPU will write any more."""
+        if s[self.stopped] or (s[self.left] == 0 and all(s[vcpu] == self._running for vcpu in self._vcpus)):
+            s[self.armed] = s[self.taken] = EMPTY
 
     def spend(self, s: bytearray) -> bool:
         """Use up one of the writes; False when the guest has none left or is stopped."""
@@ -52,8 +60,14 @@ class Guest:
             s[self.left] -= 1
         return True
 
-    def _add_vcpu(self, name: str) -> None:
-        model, armed, logged, old, stopped = self.model, self.armed, self.logged, self.old, self.stopped
+    def dirty(self, s: bytearray, page: int) -> None:
+        """The content of `page` changes."""
+        s[self.old] |= BIT[page]
+        for copy in self.copies:
+            s[copy] &= ~BIT[page]
+
+    def _add_vcpu(self, name: str) -> int:
+        model, armed, logged, stopped = self.model, self.armed, self.logged, self.stopped
         vcpu = model.actor(name, "run")
         register = model.page(f"{name}-page")
         entries = self.kring_entries
@@ -72,24 +86,27 @@ class Guest:
         def write(s: bytearray, page: int) -> str | None:
             if s[armed] & BIT[page] or full(s) or not self.spend(s):
                 return None
-            s[old] |= BIT[page]
+            self.dirty(s, page)
             return "run"
 
         def retry(s: bytearray, page: int) -> str | None:
             if s[stopped] or full(s):
                 return None
             if s[armed] & BIT[page]:
+                if not self.spend(s):
+                    return None
                 s[armed] &= ~BIT[page]
                 s[logged] |= BIT[page]
                 return "store"
-            s[old] |= BIT[page]
-            s[register] = 127
+            self.dirty(s, page)
+            s[register] = NOBODY
             return "run"
 
         what = "an entry goes to the KVM ring" if self.log == "kvm-ring" else "its bit is set in the kernel"
         model.step(vcpu, "run", "write traps", trap, among=self.all, means=f"{what}; the store is not done yet")
         model.step(vcpu, "run", "write", write, among=self.all, means="unnoticed by the log; the target's copy is old")
         model.step(vcpu, "store", "store", retry, own=register, means="the target's copy is old now")
+        return vcpu
 
     def add_devices(self, mark: Mark) -> None:
         """Devices that store and then mark. Call once."""
@@ -105,7 +122,7 @@ class Guest:
         def store(s: bytearray, page: int) -> str | None:
             if not self.spend(s):
                 return None
-            s[self.old] |= BIT[page]
+            self.dirty(s, page)
             s[register] = page
             return "mark"
 
@@ -119,16 +136,23 @@ class Guest:
         register = self.model.page("reaper-page")
 
         def wake(s: bytearray, page: int) -> str | None:
-            if s[self.big_lock] or s[self.stopped] or s[self.logged] == EMPTY:
+            if s[self.big_lock] or s[self.stopped]:
                 return None
             s[self.big_lock] = 1
-            return "reap"
+            return self.take(s, register, page)
 
         def release(s: bytearray) -> None:
             s[self.big_lock] = 0
 
-        self.model.step(reaper, "asleep", "take the big lock", wake)
+        self.model.step(reaper, "asleep", "take lock, entry", wake, among=self.logged, means="the big lock")
         self.add_reap(reaper, register, mark_slot, "asleep", release)
+
+    def take(self, s: bytearray, register: int, page: int) -> str:
+        """Take an entry out of the KVM ring; it stays unarmed until the RESET."""
+        s[self.logged] &= ~BIT[page]
+        s[self.taken] |= BIT[page]
+        s[register] = page
+        return "mark-slot"
 
     def add_reap(
         self,
@@ -141,18 +165,15 @@ class Guest:
         """From place `reap` on: mark every entry of the KVM rings, RESET, `then`, go on at `done`."""
         logged, taken, armed = self.logged, self.taken, self.armed
 
-        def take(s: bytearray, page: int) -> str | None:
-            s[logged] &= ~BIT[page]
-            s[taken] |= BIT[page]
-            s[register] = page
-            return "mark-slot"
+        def take(s: bytearray, page: int) -> str:
+            return self.take(s, register, page)
 
         def reset(s: bytearray, page: int) -> str | None:
             if s[logged] != EMPTY:
                 return None
             s[armed] |= s[taken]
             s[taken] = EMPTY
-            s[register] = 127
+            s[register] = NOBODY
             if then is not None:
                 then(s)
             return done
@@ -182,7 +203,7 @@ class Guest:
 
         def read(s: bytearray, page: int) -> str | None:
             s[self.old] &= ~BIT[page]
-            s[register] = 127
+            s[register] = NOBODY
             return done
 
         self.model.step(sender, place, "read", read, own=register, means="the target has the latest version")

@@ -8,7 +8,7 @@ real one does for 64 pages.
 from __future__ import annotations
 
 from replay.safety.guest import Guest, Mark
-from replay.safety.model import BIT, EMPTY
+from replay.safety.model import BIT, EMPTY, NOBODY
 
 
 def slot_marker(guest: Guest, l1: int) -> Mark:
@@ -94,7 +94,7 @@ def add_scan(guest: Guest, sender: int, register: int, l1: int, l3: int, read_fi
         s[guest.logged] &= ~bits
         s[l1] = EMPTY
         if read_first:
-            s[register] = 127
+            s[register] = NOBODY
         return "next" if read_first else "read"
 
     def read_then_clear(s: bytearray, page: int) -> str:

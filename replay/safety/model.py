@@ -62,6 +62,7 @@ class _Rule:
     means: str
     among: int  # index of the set whose members are tried, or -1
     own: int  # index of the register that holds the page, or -1
+    shows: int  # index of the register that holds the page after the step, or -1
 
 
 class Model:
@@ -81,6 +82,7 @@ class Model:
         ]
         self.done_at: tuple[int, str] = (0, "")
         self.old = -1
+        self.forget: Callable[[bytearray], None] | None = None  # sets variables that nobody will read again to one value
 
     # -- writing a protocol -------------------------------------------------------------------------------------------
 
@@ -115,10 +117,22 @@ class Model:
         return self._places.setdefault(name, len(self._places))
 
     def step(
-        self, actor: int, place: str, text: str, act: Act, *, means: str = "", among: int = -1, own: int = -1
+        self,
+        actor: int,
+        place: str,
+        text: str,
+        act: Act,
+        *,
+        means: str = "",
+        among: int = -1,
+        own: int = -1,
+        shows: int = -1,
     ) -> None:
-        """At `place` the actor may do `act`: with each page of the set `among`, or with the page in register `own`."""
-        rule = _Rule(act=act, text=text, means=means, among=among, own=own)
+        """At `place` the actor may do `act`: with each page of the set `among`, or with the page in register `own`.
+
+        `shows`: the register that holds the step's page afterwards, where the step itself finds it.
+        """
+        rule = _Rule(act=act, text=text, means=means, among=among, own=own, shows=shows)
         self._rules[actor].setdefault(place, []).append(rule)
 
     def _variable(self, name: str, value: int) -> int:
@@ -147,7 +161,7 @@ class Model:
     def successors(self, state: bytes) -> Sequence[bytes]:
         """Every state that one step leads to."""
         found = []
-        places = self._places
+        places, forget = self._places, self.forget
         for actor, program in self._programs:
             for rule in program[state[actor]]:
                 if rule.among >= 0:
@@ -160,6 +174,8 @@ class Model:
                     place = act(child, page)
                     if place is not None:
                         child[actor] = places[place]
+                        if forget is not None:
+                            forget(child)
                         found.append(bytes(child))
         return found
 
@@ -175,7 +191,10 @@ class Model:
                     place = rule.act(child, page)
                     if place is not None:
                         child[actor] = self._places[place]
-                        shown = page - FIRST_PAGE if page != NOBODY else None
+                        about = child[rule.shows] if rule.shows >= 0 else page
+                        shown = about - FIRST_PAGE if about != NOBODY else None
+                        if self.forget is not None:
+                            self.forget(child)
                         found.append((Step(actor=name, step=rule.text, page=shown, means=rule.means), bytes(child)))
         return found
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from replay.safety.guest import Guest
 from replay.safety.layers import add_merge, add_scan, add_sync, slot_marker
-from replay.safety.model import BIT, Bounds, Model
+from replay.safety.model import BIT, NOBODY, Bounds, Model
 
 LOGS = ("kvm-bitmap", "kvm-ring")
 
@@ -31,7 +31,7 @@ def build(config: Any, bounds: Bounds, *, log: str = "kvm-bitmap", read_first: b
     def mark_ram(actor: int, page_at: int, place: str, done: str) -> None:
         def mark(s: bytearray, page: int) -> str:
             s[l2] |= BIT[page]
-            s[page_at] = 127
+            s[page_at] = NOBODY
             return done
 
         model.step(actor, place, "set L2 bit", mark, own=page_at)

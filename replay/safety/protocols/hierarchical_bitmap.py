@@ -15,7 +15,7 @@ from typing import Any
 
 from replay.safety.guest import Guest
 from replay.safety.layers import add_scan, add_sync, slot_marker
-from replay.safety.model import BIT, EMPTY, Bounds, Model
+from replay.safety.model import BIT, EMPTY, NOBODY, Bounds, Model
 
 LOGS = ("kvm-bitmap", "kvm-ring")
 
@@ -41,13 +41,13 @@ def build(
         def page_bit(s: bytearray, page: int) -> str:
             s[l2] |= BIT[page]
             if summary_first:
-                s[page_at] = 127
+                s[page_at] = NOBODY
             return done if summary_first else "mark-summary"
 
         def summary_bit(s: bytearray, page: int) -> str:
             s[summary] = 1
             if not summary_first:
-                s[page_at] = 127
+                s[page_at] = NOBODY
             return "mark-page" if summary_first else done
 
         first, second = ("mark-page", place) if summary_first else (place, "mark-summary")
