@@ -161,6 +161,8 @@ class Guest:
         mark_slot: Mark,
         done: str,
         then: Callable[[bytearray], None] | None = None,
+        *,
+        text: str = "RESET",
     ) -> None:
         """From place `reap` on: mark every entry of the KVM rings, RESET, `then`, go on at `done`."""
         logged, taken, armed = self.logged, self.taken, self.armed
@@ -180,7 +182,7 @@ class Guest:
 
         self.model.step(actor, "reap", "take entry", take, among=logged)
         mark_slot(actor, register, "mark-slot", "reap")
-        self.model.step(actor, "reap", "RESET", reset, means="all entries taken are armed again")
+        self.model.step(actor, "reap", text, reset, means="all entries taken are armed again")
 
     def quiet(self, s: bytearray) -> bool:
         """Whether no device is between its store and its mark."""

@@ -33,7 +33,7 @@ def build(
     guest = Guest(model, bounds, log)
     l1, l2, l3 = model.pages("L1"), model.pages("L2"), model.pages("L3", model.everything)
     summary = model.number("S2")
-    sender = model.actor("sender", "sync")
+    sender = model.actor("sender", "sync" if log == "kvm-bitmap" else "next")
     register = model.page("sender-page")
     model.done_at = (sender, "done")
 
