@@ -145,6 +145,7 @@ def _retrace(system: System, raw: bytes, chain: Sequence[bytes]) -> tuple[tuple[
 @dataclass(frozen=True, kw_only=True)
 class _Graph:
     states: list[bytes]
+    index: dict[bytes, int]
     parent: array[int]
     source: np.ndarray  # int64 (n_steps,)
     target: np.ndarray  # int64 (n_steps,)
@@ -172,6 +173,7 @@ def _graph(system: System, max_states: int, progress: Progress | None) -> _Graph
             progress(len(states), len(states) - at)
     return _Graph(
         states=states,
+        index=index,
         parent=parent,
         source=np.array(source, dtype=np.int64),
         target=np.array(target, dtype=np.int64),
@@ -226,27 +228,63 @@ def find_starvation(
     if not graph.complete:
         return Exploration(states=n_states, complete=False)
     alive = np.fromiter((waits(state) for state in graph.states), dtype=bool, count=n_states)
-    source, target = graph.source, graph.target
-    while True:  # only what has a way in and a way out can lie on a cycle
-        inside = alive[source] & alive[target]
-        source, target = source[inside], target[inside]
-        kept = np.zeros(n_states, dtype=bool)
-        kept[np.intersect1d(source, target)] = True
-        if (kept == alive).all():
-            break
-        alive = kept
-    for number in np.flatnonzero(alive):
-        schedule, raw = _path(system, graph, int(number))
-        cycle = _cycle(system, raw, waits, serves_others, max_states)
-        if cycle:
-            return Exploration(
-                states=n_states,
-                complete=True,
-                property=STARVATION,
-                schedule=schedule + cycle,
-                cycle_from=len(schedule),
-            )
+    component = _components(graph, alive)
+    for number in np.flatnonzero(component >= 0):
+        for step, child in system.moves(graph.states[number]):
+            there = graph.index[system.canonical(child)]
+            if serves_others(step) and component[there] == component[number]:
+                schedule, raw = _path(system, graph, int(number))
+                cycle = _cycle(system, raw, waits, serves_others, max_states)
+                if cycle:
+                    return Exploration(
+                        states=n_states,
+                        complete=True,
+                        property=STARVATION,
+                        schedule=schedule + cycle,
+                        cycle_from=len(schedule),
+                    )
     return Exploration(states=n_states, complete=True)
+
+
+def _components(graph: _Graph, alive: np.ndarray) -> np.ndarray:
+    """Which states can reach one another within `alive` (Tarjan's algorithm without recursion): component numbers.
+
+    A state that is not alive has -1.
+    """
+    inside = alive[graph.source] & alive[graph.target]
+    source, target = graph.source[inside], graph.target[inside].tolist()
+    first = np.searchsorted(source, np.arange(alive.size + 1)).tolist()  # steps are in the order of their states
+    order, low, component = [-1] * alive.size, [0] * alive.size, [-1] * alive.size
+    stack: list[int] = []
+    visited = found = 0
+    for root in np.flatnonzero(alive).tolist():
+        if order[root] >= 0:
+            continue
+        order[root] = low[root] = visited
+        visited += 1
+        stack.append(root)
+        path = [(root, first[root])]
+        while path:
+            state, at = path[-1]
+            if at < first[state + 1]:
+                path[-1] = (state, at + 1)
+                after = target[at]
+                if order[after] < 0:
+                    order[after] = low[after] = visited
+                    visited += 1
+                    stack.append(after)
+                    path.append((after, first[after]))
+                elif component[after] < 0:
+                    low[state] = min(low[state], order[after])
+                continue
+            path.pop()
+            if path:
+                low[path[-1][0]] = min(low[path[-1][0]], low[state])
+            if low[state] == order[state]:
+                while component[state] < 0:
+                    component[stack.pop()] = found
+                found += 1
+    return np.array(component)
 
 
 def _cycle(

@@ -75,7 +75,7 @@ def build(config: Any, bounds: Bounds, *, log: str = "kvm-ring", read_outside_lo
         return "read"
 
     def passed(s: bytearray) -> bool:
-        if bounds.strict and not s[guest.logged] == s[ready] == s[side] == EMPTY:
+        if bounds.strict and not s[guest.logged] == s[ready] == EMPTY:
             return False
         return s[unvisited] == EMPTY
 

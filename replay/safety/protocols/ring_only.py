@@ -160,7 +160,7 @@ def _add_sender(
         return "clear"
 
     def allowed(s: bytearray) -> bool:
-        if bounds.strict and not (queue.empty(s) and s[guest.logged] == s[side] == EMPTY):
+        if bounds.strict and not (queue.empty(s) and s[guest.logged] == EMPTY):
             return False
         return s[unvisited] == EMPTY
 
