@@ -73,6 +73,10 @@ class System(Protocol):
         """Whether `state` is final and the target has an old page."""
         ...
 
+    def what(self, state: bytes) -> str:
+        """The property that a lost state violates."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exploration:
@@ -110,7 +114,7 @@ def explore(
                     continue
                 seen[key] = state
                 if lost(key):
-                    return _found(system, seen, key, LOSS)
+                    return _found(system, seen, key, system.what(key))
                 fresh.append(key)
                 if len(seen) % _REPORT_EVERY == 0 and progress is not None:
                     progress(len(seen), len(fresh))

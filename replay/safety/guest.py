@@ -41,6 +41,7 @@ class Guest:
         self.left = model.number("writes-left", bounds.writes)
         self.stopped = model.number("stopped")
         self.big_lock = model.number("big-lock")
+        self._taken_only_arms = False
         self.devices: list[int] = []
         self.copies: list[int] = []  # sets of pages of which a latest copy is on its way; a write takes its page out
         self._vcpus = [self._add_vcpu(f"vcpu{n}" if bounds.vcpus > 1 else "vcpu") for n in range(bounds.vcpus)]
@@ -50,7 +51,9 @@ class Guest:
     def _forget(self, s: bytearray) -> None:
         """What is armed matters to nobody once no vCPU will write any more."""
         if s[self.stopped] or (s[self.left] == 0 and all(s[vcpu] == self._running for vcpu in self._vcpus)):
-            s[self.armed] = s[self.taken] = EMPTY
+            s[self.armed] = EMPTY
+            if self._taken_only_arms:
+                s[self.taken] = EMPTY
 
     def spend(self, s: bytearray) -> bool:
         """Use up one of the writes; False when the guest has none left or is stopped."""
@@ -166,6 +169,7 @@ class Guest:
     ) -> None:
         """From place `reap` on: mark every entry of the KVM rings, RESET, `then`, go on at `done`."""
         logged, taken, armed = self.logged, self.taken, self.armed
+        self._taken_only_arms = True
 
         def take(s: bytearray, page: int) -> str:
             return self.take(s, register, page)

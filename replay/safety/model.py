@@ -23,7 +23,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from replay.safety.explorer import Step
+from replay.safety.explorer import LOSS, Step
 
 FIRST_PAGE, NOBODY, EMPTY = 64, 127, 128
 MAX_PAGES = 6
@@ -214,6 +214,10 @@ class Model:
     def lost(self, state: bytes) -> bool:
         """Whether it has, with an old page at the target."""
         return state[self.done_at[0]] == self._done and state[self.old] != EMPTY
+
+    def what(self, state: bytes) -> str:
+        """The property that a lost state violates."""
+        return LOSS
 
     def show(self, state: bytes) -> dict[str, int]:
         """A state with the names of its variables, for tests."""

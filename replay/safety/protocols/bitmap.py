@@ -17,6 +17,7 @@ from replay.safety.layers import add_merge, add_scan, add_sync, slot_marker
 from replay.safety.model import BIT, NOBODY, Bounds, Model
 
 LOGS = ("kvm-bitmap", "kvm-ring")
+QUEUES = False
 
 
 def build(config: Any, bounds: Bounds, *, log: str = "kvm-bitmap", read_first: bool = False) -> Model:

@@ -18,6 +18,7 @@ from replay.safety.layers import add_scan, add_sync, slot_marker
 from replay.safety.model import BIT, EMPTY, NOBODY, Bounds, Model
 
 LOGS = ("kvm-bitmap", "kvm-ring")
+QUEUES = False
 
 
 def build(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from replay.safety.explorer import Step
 from replay.safety.guest import Guest
 from replay.safety.model import BIT, COUNT, EMPTY, NOBODY, Bounds, Model
 from replay.safety.queues import Queue
@@ -25,6 +26,12 @@ LOGS = ("kvm-ring",)
 WAITS = "unvisited"
 """The set that must not wait for ever while the sender does something else."""
 MAX_TURNS = 3
+
+
+def serves_others(step: Step) -> bool:
+    """Whether a step serves the queue."""
+    return step.actor == "sender" and step.step in ("pop", "fetch entry")
+
 
 
 def build(config: Any, bounds: Bounds, *, log: str = "kvm-ring", publish_late: bool = False) -> Model:
