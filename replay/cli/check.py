@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Explore and show. Raises UnsafeError after showing a schedule, ReplayError when states ran out."""
     if "replay.jit" not in sys.modules:
-        os.environ["NUMBA_DISABLE_JIT"] = "1"  # verbs are explored as plain Python: nothing to compile, nothing to wait for
+        os.environ["NUMBA_DISABLE_JIT"] = (
+            "1"  # verbs are explored as plain Python: nothing to compile, nothing to wait for
+        )
     from replay.safety.check import Request, check
 
     bounds = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name, _, _ in BOUNDS}

@@ -1,10 +1,10 @@
 """Explore everything that is known of a design, for all small guests up to some bounds, and say what came of it.
 
-What: two parts. *Protocol*: the small-step model of the same name in protocols/, at the granularity of single loads and
-stores; a file of the user's own has none. *Verbs*: the design's code itself, with each verb call atomic, on every dirty
-log. Guests are taken from small to large (writes, pages, entries of a queue), so what is reported of an unsafe design is
-a shortest schedule for the smallest guest that loses. A protocol is also searched for livelock (the sender may switch
-over only when nothing is pending) and, where one queue can be passed over for another, for starvation.
+What: two parts. *Protocol*: the small-step model of the same name in protocols/, at the granularity of single loads
+and stores; a file of the user's own has none. *Verbs*: the design's code itself, with each verb call atomic, on every
+dirty log. Guests are taken from small to large (writes, pages, entries of a queue), so what is reported of an unsafe
+design is a shortest schedule for the smallest guest that loses. A protocol is also searched for livelock (the sender
+may switch over only when nothing is pending) and, where one queue can be passed over for another, for starvation.
 
 How a verdict reads: `safe` only if every part was explored to its end. When states ran out the verdict is not proven.
 """
@@ -137,7 +137,10 @@ def _logs(request: Request) -> tuple[Any, ...]:
 
 
 def _check_apart(request: Request, told: Told | None) -> Verdict:
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    environment = os.environ | {
+        "NUMBA_DISABLE_JIT": "1",
+        "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
+    }
     worker = subprocess.Popen(
         [sys.executable, "-m", "replay.safety.worker"],
         stdin=subprocess.PIPE,
@@ -213,17 +216,27 @@ def protocol(plugin: Any) -> Any:
 
 
 def _guests(request: Request, rings: list[int], pages: int, writes: int) -> Iterator[Bounds]:
-    """Small guests first. Fewer writes than the most are explored only as part of it, but for the smallest guests."""
-    for n_writes in sorted({min(2, writes), writes}):
+    """Small guests first. With the most pages, a queue smaller than the largest is tried with one write less."""
+    for most in sorted({min(2, writes), writes}):
         for n_pages in range(1, pages + 1):
             for ring in rings:
-                yield Bounds(
-                    pages=n_pages, ring=ring, writes=n_writes, vcpus=request.vcpus, devices=request.devices
-                )
+                n_writes = max(1, most - 1) if n_pages == pages > 1 and ring < rings[-1] else most
+                yield Bounds(pages=n_pages, ring=ring, writes=n_writes, vcpus=request.vcpus, devices=request.devices)
 
 
 def _spell(bounds: Bounds) -> str:
     return f"{bounds.pages} pages, ring {bounds.ring}, {bounds.writes} writes"
+
+
+def _part(part: str, log: str, looked_for: str, bounds: Bounds, found: Exploration) -> Part:
+    return Part(
+        part=part,
+        log=log,
+        looked_for=looked_for,
+        bounds=_spell(bounds),
+        states=found.states,
+        complete=found.complete,
+    )
 
 
 def _protocol(
@@ -232,8 +245,7 @@ def _protocol(
     rings = list(range(1, request.ring + 1)) if getattr(module, "QUEUES", True) else [request.ring]
 
     def report(looked_for: str, bounds: Bounds, found: Exploration) -> tuple[Part, Exploration]:
-        part = Part(part=PROTOCOL, log=log, looked_for=looked_for, bounds=_spell(bounds), states=found.states, complete=found.complete)  # fmt: skip
-        return part, found
+        return _part(PROTOCOL, log, looked_for, bounds, found), found
 
     for bounds in _guests(request, rings, request.pages, request.writes):
         progress = _progress(told, f"{plugin.label}, protocol on {log}, {_spell(bounds)}")
@@ -278,10 +290,8 @@ def _verbs(request: Request, plugin: Any, log: Any, told: Told | None) -> Iterat
         progress = _progress(told, f"{plugin.label}, verbs on {log.name}, {_spell(bounds)}")
         found = explore(system, max_states=request.max_states, progress=progress)
         if found.property is not None:
-            found = dataclasses.replace(found, schedule=found.schedule + tuple(system.tail(found.schedule)))
-        looked_for = f"loss, deadlock, {LIVELOCK}"
-        part = Part(part=VERBS, log=log.name, looked_for=looked_for, bounds=_spell(bounds), states=found.states, complete=found.complete)  # fmt: skip
-        yield part, found
+            found = dataclasses.replace(found, schedule=(*found.schedule, *system.tail(found.schedule)))
+        yield _part(VERBS, log.name, f"loss, deadlock, {LIVELOCK}", bounds, found), found
 
 
 def _progress(told: Told | None, what: str) -> Callable[[int, int], None] | None:

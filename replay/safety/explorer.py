@@ -1,14 +1,16 @@
 """Visit every reachable state of a small system, breadth first, and find the shortest way to a bad one.
 
-What: a *system* gives the states that can follow a state; the explorer visits all of them once. Because it goes breadth
-first, the first bad state that it meets has a shortest schedule. How: states are bytes in a dictionary that holds each
-state's predecessor; of states that differ only by the names of pages one is kept (`canonical`). The schedule is found by
-walking the predecessors and then doing the steps again from the start, so page names stay the same along it.
+What: a *system* gives the states that can follow a state; the explorer visits all of them once. Because it goes
+breadth first, the first bad state that it meets has a shortest schedule. How: states are bytes in a dictionary that
+holds each state's predecessor; of states that differ only by the names of pages one is kept (`canonical`). The
+schedule is found by walking the predecessors and then doing the steps again from the start, so page names stay the
+same along it.
 
-Bad are: *loss*, a final state in which the target has an old page; *deadlock*, a state that is not final and that nobody
-can leave; *livelock*, a state from which no final state can be reached although there are steps; *starvation*, a cycle in
-which somebody's work waits while others are served again and again. The first two come out of the visit itself; the
-others need the whole graph, so `find_livelock` and `find_starvation` keep its edges and are asked for smaller bounds.
+Bad are: *loss*, a final state in which the target has an old page; *deadlock*, a state that is not final and that
+nobody can leave; *livelock*, a state from which no final state can be reached although there are steps; *starvation*,
+a cycle in which somebody's work waits while others are served again and again. The first two come out of the visit
+itself; the others need the whole graph, so `find_livelock` and `find_starvation` keep its edges and are asked for
+smaller bounds.
 
 Cost: O(states x steps), about 5 to 10 us a step in plain Python and 200 bytes a state; the graph adds 8 bytes a step.
 Running out of states or of depth is reported as such (`complete` is false), never as safe.

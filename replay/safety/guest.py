@@ -4,16 +4,17 @@ What: `old` is the set of pages whose copy at the target is older than the page;
 the last write or it is not. A write sets it, a read by the sender clears it; if any bit is left when the migration
 declares completion, pages were lost.
 
-How, for a vCPU under `kvm-ring`: a write to an armed page traps; the trap disarms the page and pushes an entry, and only
-then the store is tried again; it traps again if the page was armed meanwhile, which counts as one of the writes, so
-that the number of entries is bounded too. Under `kvm-bitmap` the trap sets the
-page's bit in the kernel's bitmap. A vCPU can be stopped between trap and store: the instruction has not happened. A
-device stores first and marks afterwards, without the big lock, and has finished before the guest counts as stopped.
+How, for a vCPU under `kvm-ring`: a write to an armed page traps; the trap disarms the page and pushes an entry, and
+only then the store is tried again; it traps again if the page was armed meanwhile, which counts as one of the writes,
+so that the number of entries is bounded too. Under `kvm-bitmap` the trap sets the page's bit in the kernel's bitmap.
+A vCPU can be stopped between trap and store: the instruction has not happened. A device stores first and marks
+afterwards, without the big lock, and has finished before the guest counts as stopped.
 
 RESET arms all entries taken in one step: arming one page commutes with everything that others do to another. The KVM
 ring is a set: a page is pushed once for each time it is armed.
 
-Models: spec of writes, harvest and stop as in dirtylogs/kvm_ring.py, dirtylogs/kvm_bitmap.py and migration/precopy.py.
+Models: spec of writes, harvest and stop as in dirtylogs/kvm_ring.py, dirtylogs/kvm_bitmap.py and
+migration/precopy.py.
 """
 
 from __future__ import annotations

@@ -82,7 +82,9 @@ class Model:
         ]
         self.done_at: tuple[int, str] = (0, "")
         self.old = -1
-        self.forget: Callable[[bytearray], None] | None = None  # sets variables that nobody will read again to one value
+        self.forget: Callable[[bytearray], None] | None = (
+            None  # sets variables that nobody will read again to one value
+        )
 
     # -- writing a protocol -------------------------------------------------------------------------------------------
 
@@ -185,7 +187,9 @@ class Model:
         for name, actor in self._actors:
             program = dict(self._programs)[actor]
             for rule in program[state[actor]]:
-                choices = MEMBERS[state[rule.among]] if rule.among >= 0 else (state[rule.own] if rule.own >= 0 else NOBODY,)
+                choices = (
+                    MEMBERS[state[rule.among]] if rule.among >= 0 else (state[rule.own] if rule.own >= 0 else NOBODY,)
+                )
                 for page in choices:
                     child = bytearray(state)
                     place = rule.act(child, page)

@@ -1,14 +1,14 @@
 """The verbs themselves, in every order: a dirty log and a design as the replay runs them, driven step by step.
 
-What: a system for the explorer whose state is the bytes of all arrays of a log and a design, plus a few bytes about the
-guest: what is old at the target, writes left, which vCPUs are held, what the sender has in hand. How: the arrays are
-views of one buffer, so a snapshot is one copy; a step restores a snapshot and calls a verb. Every verb call is atomic;
-between any two of them vCPUs write, devices mark, the reaper wakes: also between pop, re-arming and read. A sync is one step, as
-it is one instant to the engine; `SYNCS` of them are tried, because designs that count rounds never return to a state.
-When the guest stops, the final sync and drain have no choices left and are one step.
+What: a system for the explorer whose state is the bytes of all arrays of a log and a design, plus a few bytes about
+the guest: what is old at the target, writes left, which vCPUs are held, what the sender has in hand. How: the arrays
+are views of one buffer, so a snapshot is one copy; a step restores a snapshot and calls a verb. Every verb call is
+atomic; between any two of them vCPUs write, devices mark, the reaper wakes: also between pop, re-arming and read. A
+sync is one step, as it is one instant to the engine; `SYNCS` of them are tried, because designs that count rounds
+never return to a state. When the guest stops, the final sync and drain have no choices left and are one step.
 
-Besides losses it finds a *livelock*, `pending` above 0 with nothing to pop, on which the migration loop would spin, and a
-drain that does not end. KVM's rings are made tiny (`ring` entries), and a design's own queues by its `entries`.
+Besides losses it finds a *livelock*: `pending` above 0 with nothing to pop, on which the migration loop would spin,
+or a drain that does not end. KVM's rings are made tiny (`ring` entries), and a design's own queues by its `entries`.
 
 Cost: 50 to 500 us a step, because verbs run as plain Python (NUMBA_DISABLE_JIT=1): guests of two or three pages. Bad
 for state that counts up: states that differ only there are not the same.
@@ -19,6 +19,7 @@ Models: the order of calls in migration/engine.py, migration/guest.py and migrat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ from replay.verbs import (
 )
 from replay.work import N_COUNTERS
 
-OLD, LEFT, SYNCS_LEFT, PLACE, PAGE, LATE, END, HOLDS = 0, 1, 2, 3, 4, 5, 6, 7
+OLD, LEFT, SYNCS_LEFT, PLACE, PAGE, LATE, END, IDLE, HOLDS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 NEXT, REARM, READ, RESET = 0, 1, 2, 3
 SYNCS = 2  # before the final one
 NO_PAGE = 255
@@ -128,12 +129,12 @@ class Verbs:
             self._restore(state)
             told: list[Step] = []
 
-            def emit(
-                actor: str, step: str, page: int | None = None, means: str = "", told: list[Step] = told
-            ) -> None:
+            def emit(actor: str, step: str, page: int | None = None, means: str = "", told: list[Step] = told) -> None:
                 told.append(Step(actor=actor, step=step, page=page, means=means))
 
             act(emit)
+            if act != self._pop and self._buffer.tobytes() != state[len(self.mine) :]:
+                self.mine[IDLE] = 0
             child = self._save()
             if child != state:
                 found.append((told[0], child))
@@ -172,20 +173,21 @@ class Verbs:
         pages = range(self.bounds.pages)
         for vcpu in range(self.bounds.vcpus):
             if state[HOLDS + vcpu]:
-                yield lambda emit, vcpu=vcpu: self._unblock(vcpu, emit)
+                yield partial(self._unblock, vcpu)
             elif state[LEFT]:
                 for page in pages:
-                    yield lambda emit, vcpu=vcpu, page=page: self._write(vcpu, page, emit)
+                    yield partial(self._write, vcpu, page)
         if self.bounds.devices and state[LEFT]:
             for page in pages:
-                yield lambda emit, page=page: self._mark(page, emit)
+                yield partial(self._mark, page)
         yield self._wake
         yield from self._sender(state)
 
     def _sender(self, state: bytes) -> Iterator[Callable[[Emit], None]]:
         place = state[PLACE]
         if place == NEXT:
-            yield self._pop
+            if not state[IDLE]:
+                yield self._pop
             if state[SYNCS_LEFT]:
                 yield self._sync
             yield self._stop
@@ -220,7 +222,12 @@ class Verbs:
         if result == HELD:
             self.mine[HOLDS + vcpu] = 1
         self._send_urgent()
-        emit(self._name(vcpu), "write", page, "the target's copy is old now" + ("; the vCPU is held" if result == HELD else ""))
+        emit(
+            self._name(vcpu),
+            "write",
+            page,
+            "the target's copy is old now" + ("; the vCPU is held" if result == HELD else ""),
+        )
 
     def _unblock(self, vcpu: int, emit: Emit) -> None:
         if unblock(self.log, self.design, U64(vcpu), self.meter) != NONE:
@@ -264,7 +271,13 @@ class Verbs:
                 self.mine[END] = LOST_END if self.mine[OLD] else SAFE_END
             elif pending(self.design) != U0:
                 self.mine[END] = SPINNING
-            emit("sender", "pop", None, "nothing to pop" + (" although pages are pending" if self.mine[END] == SPINNING else ""))
+            self.mine[IDLE] = 1  # asking again changes nothing, but for designs that count how often they are asked
+            emit(
+                "sender",
+                "pop",
+                None,
+                "nothing to pop" + (" although pages are pending" if self.mine[END] == SPINNING else ""),
+            )
             return
         self.mine[PLACE], self.mine[PAGE] = REARM, int(page)
         emit("sender", "pop", int(page), "no longer pending")
@@ -277,7 +290,9 @@ class Verbs:
         if live(self.design) and not late:
             rearm_page(self.log, U64(page), self.meter)
         self.mine[PLACE] = READ
-        emit("sender", "nothing armed" if late else "re-arm", page, "read first" if late else "writes are noticed again")
+        emit(
+            "sender", "nothing armed" if late else "re-arm", page, "read first" if late else "writes are noticed again"
+        )
 
     def _read(self, emit: Emit) -> None:
         page = self.mine[PAGE]

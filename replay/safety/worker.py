@@ -1,4 +1,4 @@
-"""The process that explores when the caller's process has compiled kernels: a request on standard input, lines of JSON out."""
+"""The process that explores when the caller's has compiled kernels: a request on standard input, lines of JSON out."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """bitmap: three layers, a sync that carries marks down, a sender that clears a page's bit before it reads the page.
 
 Steps: a device stores, then sets the page's bit in L2 atomically. A reap sets bits of L1 under the big lock. The sync
-carries L1 to L2 (big lock), then exchanges each word of L2 with zero and ORs it into L3, which only the migration thread
-touches. Under `kvm-bitmap` the page's chunk is cleared in the kernel (which protects it) between pop and read.
+carries L1 to L2 (big lock), then exchanges each word of L2 with zero and ORs it into L3, which only the migration
+thread touches. Under `kvm-bitmap` the page's chunk is cleared in the kernel (which protects it) between pop and read.
 
 `read_first` is the wrong order: read, and only then clear in the kernel. A write in between is unnoticed, because the
 page is not protected yet, and the bit that it would have kept alive is cleared.

@@ -1,16 +1,16 @@
 """double-ring: producers fill one ring, the sender empties the other, a sync swaps them; bitmaps behind both.
 
-Steps of a producer: test-and-set the page's bit (a reap: L1, under the big lock; a device: L2, without), then push if it
-was clear; a refused push marks the ring as overflowed. Steps of a sync, under the big lock: queue what is left over, or
-refill from L3 after a fallback round; reap; entries (or after an overflow all of L1) into L2 and clear L1; swap; entries
-(or all of L2) into L3; clear the entries' L2 bits.
+Steps of a producer: test-and-set the page's bit (a reap: L1, under the big lock; a device: L2, without), then push if
+it was clear; a refused push marks the ring as overflowed. Steps of a sync, under the big lock: queue what is left
+over, or refill from L3 after a fallback round; reap; entries (or after an overflow all of L1) into L2 and clear L1;
+swap; entries (or all of L2) into L3; clear the entries' L2 bits.
 
-Intended: push and swap are sections under one lock. The switches take that apart, as the posted code does: `locked=off`
-pushes with a plain load, store and increment; `late_inserts` loads which ring to fill before the lock, or the swap, can
-tell; `atomic_clear=off` clears L2 bits with a load and a store; `multifd_flush=off` lets copies of one page be on two
-channels at once; `dedupe=off` pushes whether or not the bit was clear; `exact_full` takes a ring that is just full for
-one that overflowed; `boot_filled` begins with a ring that overflowed. `as_posted` is all of them. Rescans of the ring
-for each block and the second search change costs, not what others see.
+Intended: push and swap are sections under one lock. The switches take that apart, as the posted code does:
+`locked=off` pushes with a plain load, store and increment; `late_inserts` loads which ring to fill before the lock,
+or the swap, can tell; `atomic_clear=off` clears L2 bits with a load and a store; `multifd_flush=off` lets copies of
+one page be on two channels at once; `dedupe=off` pushes whether or not the bit was clear; `exact_full` takes a ring
+that is just full for one that overflowed; `boot_filled` begins with a ring that overflowed. `as_posted` is all of
+them. Rescans of the ring for each block and the second search change costs, not what others see.
 
 RESET and fold are one step: the one concerns vCPUs, the other devices, and what these do in between commutes.
 Queueing what is left over is one step: it is serialised with every push by the lock, and where there is none
@@ -93,9 +93,7 @@ def build(config: Any, bounds: Bounds, *, log: str = "kvm-ring") -> Model:
     return model
 
 
-def _add_push(
-    model: Model, rings: _Rings, actor: int, page_at: int, done: str, publishing: list[int]
-) -> None:
+def _add_push(model: Model, rings: _Rings, actor: int, page_at: int, done: str, publishing: list[int]) -> None:
     """From place `push`: one section under the lock, or what the switches make of it."""
     plain = rings.locked and not rings.late
     loaded = -1 if plain else model.number(f"loaded-by-{actor}")

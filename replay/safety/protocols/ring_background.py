@@ -1,16 +1,17 @@
 """ring-background: a queue, and one pass over memory in the background; no bitmaps.
 
 Steps: a turn of the sender goes to the background or to the queue. The background moves the cursor past a page, arms
-it, reads it. From the queue (`source=reaper`): pop, arm, read. From KVM's rings (`source=kvm-ring`): take up to `batch`
-entries, RESET, read each; `rearm=after` reads first. A producer drops the event on a page that the cursor has not
-passed (`filter=cursor`), or pushes it; an entry that finds the queue full stays in the KVM ring, a device marks a side
-bitmap. `filter=done-bit`: what the queue has sent the background leaves out.
+it, reads it. From the queue (`source=reaper`): pop, arm, read. From KVM's rings (`source=kvm-ring`): take up to
+`batch` entries, RESET, read each; `rearm=after` reads first. A producer drops the event on a page that the cursor has
+not passed (`filter=cursor`), or pushes it; an entry that finds the queue full stays in the KVM ring, a device marks a
+side bitmap. `filter=done-bit`: what the queue has sent the background leaves out.
 
 Whose turn: k=0 the queue's unless it is empty, k=1 the background's until that is exhausted, and for ever with
-`third_branch=off`. For any other k every choice is tried, which covers each k and `full=prioritise`; only the search for
-starvation counts turns (a k above 3 as 3), and there a queue that is full comes first if it is `full=prioritise`.
+`third_branch=off`. For any other k every choice is tried, which covers each k and `full=prioritise`; only the search
+for starvation counts turns (a k above 3 as 3), and there a queue that is full comes first if it is `full=prioritise`.
 
-With `publish_late` the cursor moves after the read: an event between read and move is dropped, and nobody reads again.
+With `publish_late` the cursor moves after the read: an event between read and move is dropped, and nobody reads
+again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ MAX_TURNS = 3
 def serves_others(step: Step) -> bool:
     """Whether a step serves the queue."""
     return step.actor == "sender" and step.step in ("pop", "fetch entry")
-
 
 
 def build(config: Any, bounds: Bounds, *, log: str = "kvm-ring", publish_late: bool = False) -> Model:

@@ -1,19 +1,19 @@
 """ring-fallback: one bitmap and one ring; a ring that overflowed sends the consumer to the bitmap.
 
-Steps of a producer: test-and-set the page's bit; if it was clear, take the ring's lock and look at the overflow flag; if
-that is clear push, or set the flag when there is no room (`leave=chunks`: the flag of the page's chunk, and pushing
-goes on). Between bit and
-push it may be preempted for long: the consumer then finds the page by a scan, and the late entry is stale, which the
-consumer's test-and-clear shows. `push_first` turns the two around: the entry is popped and dropped as stale before the
-bit is set, and the bit is left without an entry.
+Steps of a producer: test-and-set the page's bit; if it was clear, take the ring's lock and look at the overflow flag;
+if that is clear push, or set the flag when there is no room (`leave=chunks`: the flag of the page's chunk, and
+pushing goes on). Between bit and push it may be preempted for long: the consumer then finds the page by a scan, and
+the late entry is stale, which the consumer's test-and-clear shows. `push_first` turns the two around: the entry is
+popped and dropped as stale before the bit is set, and the bit is left without an entry.
 
-Leaving the fallback: `sticky` never; `scan` by one section under the ring's lock that empties the ring, refills it with
-every set bit and clears the flag, if they fit; `chunks` clears a chunk's flag and then looks at the chunk's bits. With
-`flag_last` the two happen the other way round, and without the lock: a bit set in between is never looked at.
+Leaving the fallback: `sticky` never; `scan` by one section under the ring's lock that empties the ring, refills it
+with every set bit and clears the flag, if they fit; `chunks` clears a chunk's flag and then looks at the chunk's
+bits. With `flag_last` the two happen the other way round, and without the lock: a bit set in between is never looked
+at.
 
-Marks reach the sender at once, even while the reaper that made them is still taking entries and has not reset them. So
-the consumer arms a page itself between clearing its bit and reading it. With `trust_reset` it does not: the page is
-read while it is not armed yet, a write goes unnoticed, and only then the RESET arms the page.
+Marks reach the sender at once, even while the reaper that made them is still taking entries and has not reset them.
+So the consumer arms a page itself between clearing its bit and reading it. With `trust_reset` it does not: the page
+is read while it is not armed yet, a write goes unnoticed, and only then the RESET arms the page.
 """
 
 from __future__ import annotations
@@ -56,9 +56,8 @@ def build(
             return "push"
 
         def push(s: bytearray, page: int) -> str:
-            if config.leave == "chunks" or s[flags] == EMPTY:
-                if not ring.push(s, page):
-                    s[flags] |= model.everything if whole else BIT[page]
+            if (config.leave == "chunks" or s[flags] == EMPTY) and not ring.push(s, page):
+                s[flags] |= model.everything if whole else BIT[page]
             if push_first:
                 return "set-bit"
             s[page_at] = NOBODY
@@ -186,7 +185,9 @@ def _add_sender(
         if flag_last:
             model.step(sender, "leave", "clear overflow flag", leave_late)
     if leave == "chunks":
-        model.step(sender, "next", "open chunk", open_chunk, among=flags, means="its flag is cleared, then it is scanned")
+        model.step(
+            sender, "next", "open chunk", open_chunk, among=flags, means="its flag is cleared, then it is scanned"
+        )
         model.step(sender, "scan", "look at bit", scan_chunk, among=scan, means="test-and-clear: read if it was set")
         model.step(sender, "scan", "chunk is done", close_chunk)
         model.step(sender, "arm-scanned", "arm", arm_scanned, own=register, means="a write from now on traps")
