@@ -85,6 +85,7 @@ def _show(verdict: Verdict) -> None:
                     f"{verdict.design}: {told}: {part} on {', '.join(names)}, {sum(p.states for p in mine):,} states "
                     f"up to {largest.bounds}",
                     markup=False,
+                    soft_wrap=True,
                 )
         return
     table = Table(title=f"{verdict.design}: {verdict.property}, {_where(verdict)}", title_justify="left")

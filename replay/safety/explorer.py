@@ -94,7 +94,7 @@ class Exploration:
 def explore(
     system: System, *, max_states: int, max_depth: int | None = None, progress: Progress | None = None
 ) -> Exploration:
-    """Look for a loss or a deadlock. `max_depth` limits the length of schedules looked at; `complete` says if it did."""
+    """Look for a loss or a deadlock, in schedules of at most `max_depth` steps; `complete` says if that was all."""
     start = system.canonical(system.initial())
     seen: dict[bytes, bytes | None] = {start: None}
     successors, canonical, final, lost = system.successors, system.canonical, system.final, system.lost
