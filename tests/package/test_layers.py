@@ -15,7 +15,7 @@ LEVELS = {
     "migration": 3, "synthesis": 3,
     "policies": 3,
     "results": 4, "config": 4,
-    "analysis": 5, "validation": 5, "axes": 5,
+    "analysis": 5, "safety": 5, "validation": 5, "axes": 5,
     "api": 6, "grid": 6,
     "cli": 7, "__init__": 7, "__main__": 7,
 }  # fmt: skip
