@@ -40,7 +40,10 @@ def test_no_kernel_counts_references():
 
 def _llvm(kernel, signature) -> str:
     """The LLVM of a specialisation; one that came from the disk cache is compiled anew to look at it."""
-    text = kernel.inspect_llvm().get(signature, "")
+    try:
+        text = kernel.inspect_llvm().get(signature, "")
+    except UserWarning:  # numba warns that it cannot show code from the cache, and warnings are errors here
+        text = ""
     if not text:
         fresh = numba.njit(**jit.OPTIONS)(kernel.py_func)
         fresh.compile(signature)
