@@ -75,7 +75,7 @@ def zero_map(
 
 def _firmware(blocks: tuple[Block, ...]) -> dict[int, bool]:
     """Whether each page of the firmware's blocks is zero."""
-    known = {}
+    known: dict[int, bool] = {}
     for block in blocks:
         low, high = _FIRMWARE_DATA.get(block.name, (0, 0))
         if high:

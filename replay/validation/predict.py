@@ -24,6 +24,7 @@ from replay.migration.precopy import Outcome
 from replay.plugins import parse
 from replay.validation import traces
 from replay.validation.case import Inputs
+from replay.validation.throttled import LinedUp
 from replay.validation.traces import Recorded
 
 MEMBERS = 9
@@ -102,7 +103,7 @@ def run(inputs: Inputs, events: Recorded, table: Costs, start_ns: int = 0) -> Ou
         version=versions.nearest(inputs.qemu_version),
         recorded_throttled=throttled,
     )
-    policy = _auto_converge(inputs.parameters) if throttled else None
+    policy = LinedUp(_auto_converge(inputs.parameters), feed) if throttled else None
     log, design = parse("log", "tcg"), parse("design", "bitmap:off")
     machine = precopy.Precopy(
         log.build(source.shape), design.build(source.shape), feed, parameters, table, source.shape.n_pages, policy
