@@ -27,7 +27,7 @@ from replay.validation.case import Inputs
 from replay.validation.throttled import LinedUp
 from replay.validation.traces import Recorded
 
-MEMBERS = 9
+MEMBERS = 15
 NOT_MODELLED = ("multifd", "xbzrle", "postcopy-ram", "dirty-limit", "mapped-ram", "background-snapshot", "x-colo")
 # Spread of a host's own figures from run to run, as the standard deviation of a logarithm; from repeated cases.
 _SPREAD = {"oversleep": 0.45, "first_copy": 0.25, "sync": 0.35, "vm_stop": 0.4, "device_state": 0.4, "connect": 0.3}
@@ -147,7 +147,7 @@ def _drawn(table: Costs, seed: int, member: int) -> Costs:
     factor = float(np.exp(generator.normal(0, _PAGE_SPREAD)))
     for name in ("normal_pages", "zero_pages"):
         prices[name] = int(prices[name] * factor)
-    fixed["connect"] += int(generator.integers(0, 1_000_000_000))
+    fixed["connect"] = max(0, fixed["connect"] + int(generator.integers(-500_000_000, 500_000_000)))
     return dataclasses.replace(table, fixed_ps=fixed, prices_ps=prices)
 
 

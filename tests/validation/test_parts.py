@@ -16,7 +16,7 @@ from replay.migration.policy import SyncRecord
 from replay.migration.versions import nearest
 from replay.plugins import parse
 from replay.validation import calibration, guest_memory, score, table_file
-from replay.validation.traces import Recorded, fill, rearm_times, with_unseen_pages
+from replay.validation.traces import Continued, Recorded, fill, rearm_times, with_unseen_pages
 
 MS = 1_000_000
 
@@ -107,6 +107,21 @@ def test_pages_written_early_count_as_data_first():
     zero = np.ones(4, bool)
     guest_memory._apply_profile([[4, 3]], zero, np.array([np.inf, 0.0, np.inf, np.inf]), 10**9)
     assert zero.tolist() == [True, False, True, True]
+
+
+def test_a_trace_is_continued_by_its_tails():
+    class Guest:
+        n_pages, n_vcpus, zero = 64, 1, np.zeros(64, bool)
+
+    trace = recorded([(second * 1000 * MS, second) for second in range(20)], end_ns=20_000 * MS)
+    windows = Continued(trace, Guest, 0).windows(0)
+    pages = [next(windows).page.tolist() for _ in range(6)]
+    assert pages == [list(range(20)), [19], [18, 19], [16, 17, 18, 19], [15, 16, 17, 18, 19], [15, 16, 17, 18, 19]]
+    windows = Continued(trace, Guest, 17_000 * MS).windows(0)
+    first, second, third = (next(windows) for _ in range(3))
+    assert (first.t_ns[0], first.end_ns) == (0, 3_000 * MS)
+    assert (second.t_ns[0], second.page[0], second.end_ns) == (3_000 * MS, 19, 4_000 * MS)
+    assert third.end_ns == 5_500 * MS
 
 
 def test_scores():
