@@ -53,9 +53,12 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Actual:
-    """How the migration went; figures are None where the case does not say. Times in ms, the throttle in %."""
+    """How the migration went; figures are None where the case does not say (all, when it has no result).
 
-    converged: bool
+    Times in ms, the throttle in %.
+    """
+
+    converged: bool | None
     total_ms: int | None
     downtime_ms: int | None
     syncs: int | None
@@ -132,8 +135,8 @@ def _blocks(data: dict[str, Any]) -> tuple[Block, ...]:
 
 
 def _actual(data: dict[str, Any]) -> Actual:
-    result, rounds = data["result"], data["rounds"]
-    converged = result.get("status") == "completed"
+    result, rounds = data.get("result") or {}, data.get("rounds") or []
+    converged = result["status"] == "completed" if result else None
     last = result if converged else data.get("result_before_cancel") or {}
     ram = last.get("ram", {})
     throttle = [

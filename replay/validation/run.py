@@ -130,5 +130,8 @@ def _compare(case: Case, kind: str, table: Any, members: int, seed: int, trace: 
         "bandwidth_limited": limited,
         "not_modelled": unmodelled,
         "inputs": list(prediction.inputs),
-        "notes": list(prediction.notes),
+        "notes": [
+            *prediction.notes,
+            *(["no result: nothing to compare with"] if case.actual.converged is None else []),
+        ],
     }

@@ -81,6 +81,18 @@ def test_nothing_of_the_outcome_enters_a_prediction(copied):
     assert blind["metrics"]["total-time"]["actual"] == 1
 
 
+def test_a_case_without_a_result_is_predicted_all_the_same(copied):
+    data = json.loads((copied / "case.json").read_text())
+    blank = {key: value for key, value in data.items() if key not in ("result", "result_before_cancel", "rounds")}
+    (copied / "case.json").write_text(json.dumps(blank))
+    report = replay.validate([copied], members=2)
+    case = report["cases"][0]
+    assert case["metrics"]["converged"] == {"actual": None, "predicted": True}
+    assert case["metrics"]["total-time"]["predicted"] > 2000
+    assert "no result: nothing to compare with" in case["notes"]
+    assert report["summary"]["converged"] == {"right": 0, "of": 0}
+
+
 def test_parameters_enter_a_prediction(copied):
     data = json.loads((copied / "case.json").read_text())
     change(copied, parameters=data["parameters"] | {"max-bandwidth": 50_000_000})
