@@ -23,7 +23,7 @@ from replay.migration.link import PAGE_BYTES
 from replay.validation.guest_memory import Block, zero_map
 
 KINDS = ("store", "event")
-_FILES = {"store": "stores.parquet", "event": "trace.parquet"}
+FILES = {"store": "stores.parquet", "event": "trace.parquet"}
 DEFAULT_GIVE_UP_S = 60
 
 
@@ -100,7 +100,7 @@ def read_case(folder: str | Path) -> Case:
 def _inputs(folder: Path, data: dict[str, Any]) -> Inputs:
     blocks = _blocks(data)
     asked = data["case"]
-    traces = {kind: folder / name for kind, name in _FILES.items() if (folder / name).is_file()}
+    traces = {kind: folder / name for kind, name in FILES.items() if (folder / name).is_file()}
     zero, zero_source = zero_map(folder, data, blocks, traces)
     after_s = asked.get("postcopy_after_s")
     return Inputs(

@@ -46,13 +46,6 @@ class Recorded:
     rearm_source: str
 
 
-def read_recorded(inputs: Inputs, kind: str) -> Recorded:
-    """The case's trace of that kind. Raises TraceError when it is missing or broken."""
-    if kind not in inputs.traces:
-        raise TraceError(f"{inputs.folder}: has no trace of kind {kind}")
-    return read_file(inputs.traces[kind], inputs)
-
-
 def read_file(path: Path, inputs: Inputs) -> Recorded:
     """A raw trace file in the pages of the case's guest."""
     (t_ns, ram_page, vcpu), texts = read_columns(path, ("t_ns", "page", "vcpu"))
