@@ -13,7 +13,7 @@ import numpy as np
 
 from replay.jit import NONE
 from replay.kernels import memory
-from replay.migration.guest import CHECK, CLOSED_LOOP, DILATED, END_NS, N_STATE, NEXT_PS, OPEN, TICK_PS, Guest
+from replay.migration.guest import CHECK, CLOSED_LOOP, END_NS, N_STATE, NEXT_PS, OPEN, TICK_PS, Guest
 from replay.verbs import GuestShape
 
 _U = np.uint64
@@ -61,7 +61,7 @@ class Feed:
         state = np.zeros(N_STATE, dtype=np.uint64)
         state[OPEN], state[CLOSED_LOOP], state[CHECK] = 1, closed_loop, check
         state[END_NS] = start_ns
-        state[DILATED], state[TICK_PS] = closed_loop, NONE
+        state[TICK_PS] = NONE
         empty = Window(np.empty(0, np.uint64), np.empty(0, np.uint32), np.empty(0, np.uint16), start_ns)
         for array in empty[:3]:
             array.flags.writeable = False

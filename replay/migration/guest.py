@@ -22,7 +22,7 @@ from replay.verbs import Meter, mark_ram, next_wake, wake, write
 from replay.work import GUEST_WRITES
 
 NEXT_PS, END_NS, OPEN, CLOSED_LOOP, BUSY_UNTIL_PS, NEED_LANE, HIT_PS, CHECK, REDUNDANT = 0, 1, 2, 3, 4, 5, 6, 7, 8
-TICK_PS, TICK_EVERY_PS, NAP_PS, NAP_END_PS, NAPPED_PS, DILATED = 9, 10, 11, 12, 13, 14
+TICK_PS, TICK_EVERY_PS, NAP_PS, NAP_END_PS, NAPPED_PS, DILATION_PS = 9, 10, 11, 12, 13, 14
 N_STATE = 15
 DONE, NEED_EVENTS, WATCH_HIT = 0, 1, 2
 VCPU_MASK = U64(0x1FFF)
@@ -40,7 +40,7 @@ class Guest(NamedTuple):
     stop: np.ndarray  # uint64 (n_lanes,)  end of the lane's events in this window
     offset_ps: np.ndarray  # uint64 (n_lanes,)  host time - guest time; wraps below zero
     stall_ps: np.ndarray  # uint64 (n_lanes,)  how long the lane has stood still
-    state: np.ndarray  # uint64 (15,)  NEXT_PS ... DILATED, see the constants above
+    state: np.ndarray  # uint64 (15,)  NEXT_PS ... DILATION_PS, see the constants above
     content: np.ndarray  # uint64 (2 * n_words,)  stale and zero pages, interleaved
     zeros: np.ndarray  # uint64 (n_words,)  zero pages as the sender sees them
     turned: np.ndarray  # uint8 (n_words / 64,)  1: a zero page of these 64 words was written since the last settle
@@ -132,13 +132,12 @@ def advance(log: Any, design: Any, guest: Guest, meter: Meter, until: Any, watch
 
 @kernel
 def _nap(offset_ps: np.ndarray, state: np.ndarray) -> None:
-    """A throttle tick: every lane sleeps; the next tick is set."""
+    """A throttle tick: every lane sleeps, and falls behind by what it cannot make up for; the next tick is set."""
     state[NAP_END_PS] = state[TICK_PS] + state[NAP_PS]
     state[TICK_PS] += state[TICK_EVERY_PS]
-    if state[DILATED] != U0:
-        state[NAPPED_PS] += state[NAP_PS]
-        for lane in range(offset_ps.size):
-            offset_ps[lane] += state[NAP_PS]
+    state[NAPPED_PS] += state[DILATION_PS]
+    for lane in range(offset_ps.size):
+        offset_ps[lane] += state[DILATION_PS]
 
 
 @kernel

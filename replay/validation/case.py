@@ -25,6 +25,7 @@ from replay.validation.guest_memory import Block, zero_map
 KINDS = ("store", "event")
 FILES = {"store": "stores.parquet", "event": "trace.parquet"}
 DEFAULT_GIVE_UP_S = 60
+_JIFFIES_PER_S = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Inputs:
     capabilities: tuple[str, ...]
     give_up_ns: int
     postcopy_after_ns: int | None
+    busy_pct: int
     zero: np.ndarray
     zero_source: str
     traces: dict[str, Path]
@@ -114,10 +116,17 @@ def _inputs(folder: Path, data: dict[str, Any]) -> Inputs:
         capabilities=tuple(name for name in data.get("capabilities_on", ()) if name != "events"),
         give_up_ns=int(float(asked.get("cancel_after_s") or DEFAULT_GIVE_UP_S) * 1e9),
         postcopy_after_ns=None if after_s is None else int(float(after_s) * 1e9),
+        busy_pct=_busy_pct(data),
         zero=zero,
         zero_source=zero_source,
         traces=traces,
     )
+
+
+def _busy_pct(data: dict[str, Any]) -> int:
+    """How busy the guest's busiest vCPU can have been before the migration, in percent: 100 where that is unknown."""
+    before = (data.get("guest_cpu_jiffies_per_s") or {}).get("before")
+    return 100 if before is None else min(100, max(1, round(float(before) * 100 / _JIFFIES_PER_S)))
 
 
 def _blocks(data: dict[str, Any]) -> tuple[Block, ...]:

@@ -144,7 +144,8 @@ class Migration:
                 self.nap_end = tick + self.nap
                 self.tick += self.every
                 if self.case.closed_loop and not self.case.recorded_throttled:
-                    self.guest.sleep(self.nap)
+                    done = 10 * MS * 100 // self.case.busy_pct
+                    self.guest.sleep(max(0, self.every - done))
                 continue
             if wake is not None and wake <= until and (at is None or wake < at):
                 self.log.wake(self.design, wake, self.aside)
