@@ -117,6 +117,7 @@ def run_config(
         formulation=config.formulation,
         version=config.qemu_version,
         recorded_throttled=opened.metadata.throttled,
+        guest_busy_pct=max(1, round(config.guest_busy * 100)),
     )
     plugin = parse("policy", config.policy) if config.policy else None
     machine = precopy.Precopy(
