@@ -9,7 +9,7 @@ from replay.cli import show
 from replay.cli.options import add_json
 from replay.errors import unknown_name
 
-KINDS = ("logs", "designs", "workloads", "traces", "costs", "columns", "counters")
+KINDS = ("logs", "designs", "workloads", "traces", "importers", "costs", "columns", "counters")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _entries(kind: str) -> list[dict[str, Any]]:
-    if kind in ("logs", "designs", "workloads"):
+    if kind in ("logs", "designs", "workloads", "importers"):
         from replay import plugins
 
         described = [plugins.describe(kind[:-1], name) for name in plugins.names(kind[:-1])]
