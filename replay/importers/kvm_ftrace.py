@@ -44,7 +44,7 @@ other files by hand: --slots 0=pc.ram@0+640K,1=pc.ram@1M+3071M (slot 0 is the fi
 MAX_VCPUS = 8191
 MAX_RING_ENTRIES = 65536
 NEAR_NS = 2_000
-CLOSED = "seen before: the same ring entry twice"
+SEEN_BEFORE = "seen before: the same ring entry twice"
 _HEAD = (
     rb"^[ \t]*[^\s#].{0,15}?[-\s][ \t]*\d{1,10}[ \t]+(?:\([-\d \t]{1,12}\)[ \t]+)?\[\d{3,5}\][ \t]+"
     rb"(?:[^\s:\[\]]{1,8}[ \t]+)?(\d{1,10})\.(\d{6}|\d{9}):[ \t]+(?:kvm:)?"
@@ -123,7 +123,7 @@ class _Reader:
         if reason := self.report.late(t_ns):
             return reason
         if not self.rings.push(ring, dirty, reset, t_ns):
-            return CLOSED
+            return SEEN_BEFORE
         extent, page = self.report.places.slot(slot_number), int(offset, 16)
         if t_ns - self.newest.get(ring, -NEAR_NS - 1) <= NEAR_NS:
             self.near += 1

@@ -11,6 +11,7 @@ Models: nothing; for whatever tool wrote the table.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ from replay.errors import TraceError, UsageError
 from replay.importing import expressions
 from replay.importing.places import Extent
 from replay.importing.report import Report, records
-from replay.importing.streams import STDIN, Sources
+from replay.importing.streams import BLOCK_BYTES, STDIN, Sources, Utf8
 from replay.importing.tally import Tally
 from replay.plugins import param
+from replay.trace.schema import SOURCE_CODES
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,6 +38,8 @@ source is a column with vcpu, host, dma, vhost or vfio in it, or one of these wo
 
 COLUMNS = ("t", "page", "vcpu", "source")
 SCALES = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+RANGES = {"t": (0, 1 << 61), "page": (0, (1 << 32) - 1), "vcpu": (0, 8190), "source": (0, 4)}
+UNREADABLE = "is not a whole number, or no known word"
 BATCH_ROWS = 1 << 16
 RAM = Extent("ram")
 WRONG_WIDTH = "another number of columns than the heading"
@@ -134,7 +138,10 @@ def _arrow(stream: IO[bytes]) -> Iterator[Any]:
 
 
 def _text(stream: IO[bytes], kind: str, name: str, report: Report) -> Iterator[Any]:
-    """CSV or TSV, every column as bytes: what a number is, is decided by row."""
+    """CSV or TSV, every column as text: what a number is, is decided by row.
+
+    The CSV reader forgets rows of a wrong width that are not UTF-8, without a word, so it is given UTF-8.
+    """
     import pyarrow as pa
     from pyarrow import csv
 
@@ -151,10 +158,10 @@ def _text(stream: IO[bytes], kind: str, name: str, report: Report) -> Iterator[A
     if len(set(names)) != len(names):
         raise TraceError(f"{name}: columns with one name in the heading: {', '.join(names[:8])}")
     with csv.open_csv(
-        pa.PythonFile(stream, "r"),
+        pa.PythonFile(io.BufferedReader(Utf8(stream), BLOCK_BYTES), "r"),
         csv.ReadOptions(column_names=names, use_threads=False, block_size=1 << 20),
         csv.ParseOptions(delimiter=delimiter, invalid_row_handler=wrong, ignore_empty_lines=True),
-        csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False),
+        csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
     ) as reader:
         yield from reader
 
@@ -175,31 +182,22 @@ class _Reader:
         import numpy as np
         import polars as pl
 
-        tally = self.report.tally
-        tally.read += frame.height
-        columns = {column: self._column(frame, column, name) for column in self.texts}
-        bad: dict[str, Any] = {}
-        values: dict[str, Any] = {}
-        for column, (low, high) in {
-            "t": (0, 1 << 62),
-            "page": (0, (1 << 32) - 1),
-            "vcpu": (0, 8190),
-            "source": (0, 4),
-        }.items():
-            series = columns.get(column, pl.zeros(frame.height, pl.Int128, eager=True))
-            bad[f"{column} is not a whole number, or no known word"] = series.is_null().to_numpy()
-            clipped = series.clip(low, high).fill_null(low)
-            bad[f"{column} is out of range"] = ((series < low) | (series > high)).fill_null(False).to_numpy()
-            values[column] = clipped.cast(pl.Int64).to_numpy()
+        self.report.tally.read += frame.height
+        values = self._values(frame, name)
         keep = np.ones(frame.height, bool)
-        for reason, rows in bad.items():
-            rows = rows & keep
-            if rows.any():
-                self._drop(reason, int(rows.sum()), name, first + int(np.argmax(rows)))
-                keep &= ~rows
-        self._drop_late(values["t"], keep, name, first)
-        found = records(values["t"], self.extent, values["page"], values["vcpu"], values["source"])
-        return found[keep]
+        columns = {}
+        for column, (low, high) in RANGES.items():
+            series = values.get_column(column)
+            least, most = (pl.lit(bound, pl.Int128) for bound in (low, high))
+            fits = values.select((pl.col(column) >= least) & (pl.col(column) <= most)).to_series().fill_null(False)
+            null, inside = series.is_null().to_numpy(), fits.to_numpy()
+            columns[column] = series.zip_with(fits, pl.Series([low], dtype=pl.Int128)).cast(pl.Int64).to_numpy()
+            for reason, rows in ((f"{column} {UNREADABLE}", null), (f"{column} is out of range", ~inside & ~null)):
+                if (rows & keep).any():
+                    self._drop(reason, int((rows & keep).sum()), name, first + int(np.argmax(rows & keep)))
+                    keep &= ~rows
+        self._drop_late(columns["t"], keep, name, first)
+        return records(columns["t"], self.extent, columns["page"], columns["vcpu"], columns["source"])[keep]
 
     def _drop(self, reason: str, count: int, name: str, row: int) -> None:
         self.report.tally.drop(reason, f"{name}, row {row:,}", count=count)
@@ -207,101 +205,46 @@ class _Reader:
     def _drop_late(self, t_ns: Any, keep: Any, name: str, first: int) -> None:
         """Times out of order: row by row, because what is late depends on the rows before."""
         late = self.report.late
-        for row in keep.nonzero()[0].tolist():
-            if reason := late(int(t_ns[row])):
+        for row, at_ns in zip(keep.nonzero()[0].tolist(), t_ns[keep].tolist(), strict=True):
+            if reason := late(at_ns):
                 keep[row] = False
                 self._drop(reason, 1, name, first + row)
 
-    def _column(self, frame: pl.DataFrame, column: str, name: str) -> pl.Series:
-        """A column of the trace as Int128, null where a row has none."""
+    def _values(self, frame: pl.DataFrame, name: str) -> pl.DataFrame:
+        """The columns of the trace as Int128, null where a row has none."""
         import polars as pl
 
-        node, text = self.nodes[column], self.texts[column]
-        if column == "source":
-            return self._source(frame, str(node.value), name)
-        missing = sorted(node.names() - set(frame.columns))
-        if missing:
+        from replay.importing import cells
+
+        used = {known for column, node in self.nodes.items() if column != "source" for known in node.names()}
+        if missing := sorted(used - set(frame.columns)):
             known = ", ".join(frame.columns[:12])
-            raise UsageError(f"--columns: {column}={text}: {name} has no column {missing[0]!r}; it has {known}")
-        if column == "t" and node.kind == "name":
-            return _times(frame[str(node.value)], self.scale)
-        whole = pl.DataFrame([_integers(frame[known]) for known in sorted(node.names())])
-        if not whole.width:
-            whole = pl.DataFrame({"row": pl.zeros(frame.height, pl.Int128, eager=True)})
-        value = expressions.compiled(node) * (self.scale if column == "t" else 1)
-        return whole.with_columns(value.alias("= value")).get_column("= value")
-
-    def _source(self, frame: pl.DataFrame, word: str, name: str) -> pl.Series:
-        import polars as pl
-
-        from replay.trace.schema import SOURCE_CODES
-
-        if word not in frame.columns:
-            if word not in SOURCE_CODES:
-                raise UsageError(
-                    f"--columns: source={word}: neither a column of {name} nor one of {', '.join(SOURCE_CODES)}"
-                )
-            return pl.Series([SOURCE_CODES[word]], dtype=pl.Int128).new_from_index(0, frame.height)
-        texts = frame[word]
-        if texts.dtype == pl.Binary:
-            texts = _decoded(texts)
-        texts = texts.cast(pl.String, strict=False).str.strip_chars().str.to_lowercase()
-        return texts.replace_strict(SOURCE_CODES, default=None, return_dtype=pl.Int64).cast(pl.Int128)
-
-
-def _decoded(column: pl.Series) -> pl.Series:
-    """Text of bytes; null where they are not UTF-8."""
-    import polars as pl
-
-    try:
-        return column.cast(pl.String)
-    except pl.exceptions.PolarsError:
-        texts = [None if item is None else item.decode("utf-8", "replace") for item in column.to_list()]
-        return pl.Series(column.name, texts, pl.String)
-
-
-def _integers(column: pl.Series) -> pl.Series:
-    """Whole numbers as Int128; null for what is none."""
-    import polars as pl
-
-    if column.dtype == pl.Binary:
-        column = _decoded(column)
-    if column.dtype in (pl.String, pl.Categorical):
-        text = column.cast(pl.String).str.strip_chars().str.strip_chars('"').str.strip_chars()
-        digits = text.str.extract(r"^(-?[0-9]{1,20})$", 1).cast(pl.Int128, strict=False)
-        hexes = text.str.extract(r"^0[xX]([0-9a-fA-F]{1,16})$", 1).str.to_integer(
-            base=16, dtype=pl.UInt64, strict=False
+            raise UsageError(f"--columns: {name} has no column {missing[0]!r}; it has {known}")
+        word = self._source_word(frame, name)
+        plain = cells.readable(frame, used | ({word} & set(frame.columns)))
+        if not plain.width:
+            plain = frame.select(pl.int_range(frame.height).alias("row"))
+        whole = plain.with_columns(cells.integers(known, plain.schema[known]).alias(f"= {known}") for known in used)
+        values = {"vcpu": cells.number(0), "source": cells.number(SOURCE_CODES.get(word, 0))}
+        for column, node in self.nodes.items():
+            if column == "source":
+                values[column] = cells.sources(word) if word in frame.columns else values[column]
+            elif column == "t" and node.kind == "name":
+                values[column] = cells.times(str(node.value), plain.schema[str(node.value)], self.scale)
+            else:
+                value = expressions.compiled(node, "= ")
+                values[column] = value * cells.number(self.scale) if column == "t" else value
+        return whole.with_columns(value.alias(f"is {column}") for column, value in values.items()).select(
+            pl.col(f"is {column}").alias(column) for column in RANGES
         )
-        return digits.zip_with(digits.is_not_null(), hexes.cast(pl.Int128)).rename(column.name)
-    if column.dtype.is_float():
-        whole = (column == column.floor()) & (column.abs() < 2**63)
-        return column.zip_with(whole.fill_null(False), pl.Series([None], dtype=column.dtype)).cast(
-            pl.Int128, strict=False
-        )
-    if column.dtype.is_integer():
-        return column.cast(pl.Int128)
-    return pl.Series(column.name, [None] * len(column), pl.Int128)
 
-
-def _times(column: pl.Series, scale: int) -> pl.Series:
-    """Nanoseconds as Int128 from numbers in units of `scale` ns, with decimals, or from a column of times."""
-    import polars as pl
-
-    if column.dtype.is_temporal():
-        unit = {"ns": 1, "us": 1_000, "ms": 1_000_000}.get(getattr(column.dtype, "time_unit", None) or "ns", 1)
-        return column.to_physical().cast(pl.Int128) * unit
-    if column.dtype == pl.Binary:
-        column = _decoded(column)
-    if column.dtype.is_float():
-        scaled = (column * scale).round()
-        return scaled.zip_with((scaled.abs() < 2**63).fill_null(False), pl.Series([None], dtype=scaled.dtype)).cast(
-            pl.Int128, strict=False
-        )
-    if column.dtype not in (pl.String, pl.Categorical):
-        return _integers(column) * scale
-    digits = len(str(scale)) - 1
-    text = column.cast(pl.String).str.strip_chars().str.strip_chars('"').str.strip_chars()
-    whole = text.str.extract(r"^([0-9]{1,19})(?:\.[0-9]*)?$", 1).cast(pl.Int128, strict=False)
-    part = text.str.extract(r"^[0-9]+\.([0-9]*)$", 1).fill_null("").str.slice(0, digits).str.pad_end(digits, "0")
-    fraction = part.cast(pl.Int128, strict=False).fill_null(0) if digits else pl.zeros(len(text), pl.Int128, eager=True)
-    return whole * scale + fraction
+    def _source_word(self, frame: pl.DataFrame, name: str) -> str:
+        """The column with the sources, or the one word for all."""
+        if "source" not in self.nodes:
+            return "vcpu"
+        word = str(self.nodes["source"].value)
+        if word not in frame.columns and word not in SOURCE_CODES:
+            raise UsageError(
+                f"--columns: source={word}: neither a column of {name} nor one of {', '.join(SOURCE_CODES)}"
+            )
+        return word

@@ -105,21 +105,21 @@ class _Parser:
         raise UsageError(f"--columns: {self.text!r}: {text!r} was not expected there; {_GRAMMAR}")
 
 
-def compiled(node: Node) -> pl.Expr:
-    """A polars expression over integer columns, of type Int128; null where a value does not fit."""
+def compiled(node: Node, prefix: str = "") -> pl.Expr:
+    """A polars expression over integer columns (names after `prefix`), Int128; null where a value does not fit."""
     import polars as pl
 
     if node.kind == "name":
-        return _fitting(pl.col(str(node.value)).cast(pl.Int128))
+        return _fitting(pl.col(f"{prefix}{node.value}").cast(pl.Int128))
     if node.kind == "number":
         return pl.lit(node.value, pl.Int128)
     assert node.left is not None
     assert node.right is not None
-    left = compiled(node.left)
+    left = compiled(node.left, prefix)
     if node.kind in (">>", "<<"):
         scale = pl.lit(1 << int(node.right.value), pl.Int128)
         return _fitting(left // scale if node.kind == ">>" else _small(left) * scale)
-    right = compiled(node.right)
+    right = compiled(node.right, prefix)
     if node.kind == "//":
         return _fitting(left // pl.when(right != 0).then(right))
     if node.kind == "*":

@@ -199,7 +199,7 @@ def _metadata(
         duration_ns=duration_ns,
         clock=report.clock,
         capture=report.capture,
-        limits=". ".join(part[0].upper() + part[1:] for part in limits if part) + ".",
+        limits=". ".join(part[0].upper() + part[1:] for part in limits if part) + "." if any(limits) else "unknown",
         rearm_times_ns=rearms,
         rearm_gap_ns=None if rearms or not report.rearm_gap_ns else min(max(report.rearm_gap_ns, 1), duration_ns),
         throttled=report.throttled,

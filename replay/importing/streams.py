@@ -6,6 +6,7 @@ not kept, so that a file without line ends needs no more memory than any other.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import io
@@ -78,7 +79,7 @@ class Sources:
                 import pyarrow as pa
 
                 packed = pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)
-                yield _Unpacked(packed, name, codec)  # type: ignore[misc]
+                yield io.BufferedReader(_Unpacked(packed, name, codec), BLOCK_BYTES)
         except OSError as error:
             raise TraceError(f"{_shown(name)}: cannot be read: {error.strerror or error}") from None
 
@@ -134,21 +135,45 @@ class _Watched(io.RawIOBase):
         return len(block)
 
 
-class _Unpacked:
+class _Unpacked(io.RawIOBase):
     """A decompressed stream whose errors say which file is damaged."""
 
     def __init__(self, stream: IO[bytes], name: str, codec: str) -> None:
         self._stream = stream
         self._what = f"{_shown(name)}: damaged {codec} data"
 
-    def read(self, n: int = -1) -> bytes:
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         try:
-            return self._stream.read(n)
+            block = self._stream.read(len(buffer))
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines() or ["unreadable"]
             raise TraceError(
                 f"{self._what}: {reason[0]}; to import what can be unpacked, unpack it and give FILE as -"
             ) from None
+        buffer[: len(block)] = block
+        return len(block)
+
+
+class Utf8(io.RawIOBase):
+    """A stream of text that is UTF-8 whatever its source holds: what is none becomes U+FFFD."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        text, block = b"", b"more"
+        while block and not text:
+            block = self._stream.read(max(len(buffer) // 3 - 4, 1))  # a byte becomes three at most
+            text = self._decoder.decode(block, final=not block).encode()
+        buffer[: len(text)] = text
+        return len(text)
 
 
 def _shown(name: str) -> str:
