@@ -228,7 +228,7 @@ class _Reader:
         report.notes |= {
             "rings": {str(number): ring.pushes for number, ring in sorted(rings.rings.items())},
             "partial_resets": rings.partial_resets,
-            "longest_unarmed": rings.longest_ns,
+            "longest_unarmed_ns": rings.longest_ns,
             "pushes_near_another": self.near,
         }
         self._say()

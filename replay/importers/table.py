@@ -101,30 +101,37 @@ def _format(name: str, config: Config) -> str:
 def _frames(name: str, config: Config, sources: Sources, report: Report) -> Iterator[pl.DataFrame]:
     """Batches of one file. Raises TraceError where it is damaged."""
     import polars as pl
-    import pyarrow as pa
+
+    from replay.trace.parquet import explaining
 
     kind = _format(name, config)
-    try:
-        if kind == "parquet":
-            yield from (pl.DataFrame(batch) for batch in _parquet(name, sources))
-        else:
-            with sources.open(name) as stream:
-                opened = _arrow(stream) if kind == "arrow" else _text(stream, kind, name, report)
-                yield from (pl.DataFrame(batch) for batch in opened)
-    except (pa.ArrowException, OSError, ValueError, pl.exceptions.PolarsError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise TraceError(f"{name}: cannot be read as {kind}: {reason[0]}") from None
+    with explaining(name, kind):
+        try:
+            if kind == "parquet":
+                yield from (pl.DataFrame(batch) for batch in _parquet(name, config, sources))
+            else:
+                with sources.open(name) as stream:
+                    opened = _arrow(stream) if kind == "arrow" else _text(stream, kind, name, report)
+                    yield from (pl.DataFrame(batch) for batch in opened)
+        except pl.exceptions.PolarsError as error:
+            raise ValueError(str(error)) from None
 
 
-def _parquet(name: str, sources: Sources) -> Iterator[Any]:
+def _parquet(name: str, config: Config, sources: Sources) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     if name == STDIN:
         raise UsageError("table: Parquet cannot be read from standard input; give the file's name")
     for _ in sources.blocks(name):  # for the digest, before the file is read where its parts lie
         pass
+    texts = expressions.parse_columns(config.columns, COLUMNS).values()
+    wanted = set().union(*(expressions.parse(text).names() for text in texts))
     with pq.ParquetFile(name, pre_buffer=False) as file:
-        yield from file.iter_batches(BATCH_ROWS, use_threads=False)
+        known = file.schema_arrow.names
+        few = [column for column in known if column in wanted]
+        yield from file.iter_batches(
+            BATCH_ROWS, columns=few if wanted <= {*few, *SOURCE_CODES} else known, use_threads=False
+        )
 
 
 def _arrow(stream: IO[bytes]) -> Iterator[Any]:

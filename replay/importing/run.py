@@ -176,7 +176,7 @@ def _metadata(
         name: [t - origin for t in value] if name.endswith("_ns") and isinstance(value, list) else value
         for name, value in report.notes.items()
     }
-    files = [name if name == STDIN else Path(name).name for name in sources.names]
+    files = ["standard input" if name == STDIN else Path(name).name for name in sources.names]
     made_at = _recorded_at(report, sources)
     provenance = {
         "made_by": f"replay import {importer.name}",

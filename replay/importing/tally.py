@@ -12,6 +12,7 @@ from typing import Any
 from replay.importing.streams import quoted
 
 SHOWN_REASONS = 6
+GAP = "gaps in a ring's index"
 
 
 class Tally:
@@ -44,8 +45,9 @@ class Tally:
 
     @property
     def n_lost(self) -> int:
-        """Events lost before the file was written. Two ways to notice the same loss are not added up."""
-        return max(self.lost.values(), default=0)
+        """Events lost before the file was written. Gaps are another way to notice what else is counted as lost."""
+        gaps = self.lost[GAP]
+        return max(gaps, sum(self.lost.values()) - gaps)
 
     @property
     def share(self) -> float:
@@ -61,7 +63,7 @@ class Tally:
             "events": self.events,
             "dropped": dict(self.dropped),
             "other": dict(self.other),
-            "lost": dict(self.lost),
+            "lost": {reason: count for reason, count in self.lost.items() if count},
             "notes": dict(self.notes),
             "dropped_share": round(self.share, 9),
             "first": self.first,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import tempfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.feather
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from replay.errors import TraceError, UsageError
 from replay.importing import expressions
 from replay.importing.expressions import HIGHEST, LOWEST
-from tests.importers.common import do, rows
+from tests.importers.common import do, rows, survives
 
 COLUMNS = "t=time,page=addr>>12,vcpu=cpu & 3,source=who"
 TEXT = "time,addr,cpu,who\n1.5,0x1000,0,vcpu\n2.25,8192,5,dma\n2.000001,0x3fff,1,host\n"
@@ -43,7 +45,7 @@ def test_columnar(make, tmp_path):
     if make == "parquet":
         pq.write_table(table, path)
     elif make == "feather":
-        pa.feather.write_feather(table, path, compression="uncompressed")
+        pa.feather.write_feather(table, path)
     else:
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
@@ -106,6 +108,25 @@ def test_columns_that_are_none(columns, why, tmp_path):
 def test_files_that_are_none(suffix, data, tmp_path):
     with pytest.raises((TraceError, UsageError)):
         do("table", data, tmp_path, suffix=suffix)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damaged_columnar_files(suffix, seed):
+    table = pa.table({"t": pa.array(range(50), pa.int64()), "page": pa.array(range(50), pa.uint32())})
+    sink = pa.BufferOutputStream()
+    if suffix == ".parquet":
+        pq.write_table(table, sink)
+    else:
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    data = bytearray(sink.getvalue().to_pybytes())
+    for _ in range(seed.draw(st.integers(1, 4))):
+        data[seed.draw(st.integers(0, len(data) - 1))] ^= seed.draw(st.integers(1, 255))
+    data = bytes(data)[: seed.draw(st.sampled_from([len(data), len(data) // 2, len(data) - 1]))]
+    with tempfile.TemporaryDirectory() as folder:
+        survives("table", data, Path(folder), max_dropped=1.0, format=suffix[1:])
 
 
 def test_the_name_must_say_what_it_is(tmp_path):
