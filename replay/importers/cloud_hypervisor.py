@@ -1,4 +1,4 @@
-"""cloud-hypervisor: the precopy lines of Cloud Hypervisor's log, as a summary of rounds; no pages are in them.
+"""cloud-hypervisor: the precopy rounds in its log, as a summary; no pages are in them.
 
 What: iterations with their bytes, bandwidth and times, and the downtime, as JSON: to put beside what `replay run`
 predicts for a guest like it. It is not a trace: the log does not say which pages were written. How: key=value pairs of

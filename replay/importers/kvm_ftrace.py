@@ -1,11 +1,11 @@
-"""kvm-ftrace: the kernel's kvm_dirty_ring_* tracepoints as ftrace, trace-cmd report and perf script print them.
+"""kvm-ftrace: the kernel's dirty-ring tracepoints, as ftrace, trace-cmd and perf script print them.
 
-What: every push is an event at its page, resets are re-arms, ring-full exits are kept in the provenance. How: a line is
-taken apart from its event name outwards, because a thread's name may hold blanks and slashes; a ring's index must go up
-by one, so a gap is an exact count of lost events whatever the tracer says. `ring` is the vcpu_id given to the kernel
-(on x86 the APIC id). Slots become pages by a map: --slots, or QEMU's kvm_set_user_memory lines anywhere in the files
-(its log may be given as a file of its own, before the others); else each slot is a block of its own, as far as it was
-written. Cost: a few microseconds a line, memory for the entries between two resets. Bad for: writes on a thread that
+What: every kvm_dirty_ring_push is an event at its page, resets are re-arms, ring-full exits are kept in the provenance.
+How: a line is taken apart around its event's name, because a thread's name may hold blanks and slashes; a ring's index
+must go up by one, so a gap is an exact count of lost events whatever the tracer says. `ring` is the vcpu_id given to the
+kernel (on x86 the APIC id). Slots become pages by a map: --slots, or QEMU's kvm_set_user_memory lines anywhere in the
+files (its log may be given as a file of its own, before the others); else each slot is a block of its own, as far as it
+was written. Cost: a few microseconds a line, memory for the entries between two resets. Bad for: writes on a thread that
 runs no vCPU, which the ring never sees; store order under PML, where the kernel drains a batch at a VM exit, up to
 Linux 6.12 newest first (--reverse-batches 2us turns batches round; without PML there are none).
 
@@ -43,6 +43,7 @@ other files by hand: --slots 0=pc.ram@0+640K,1=pc.ram@1M+3071M (slot 0 is the fi
 
 MAX_VCPUS = 8191
 MAX_RING_ENTRIES = 65536
+MAX_SLOTS = 2 << 16  # the guest's address space and that of SMM
 NEAR_NS = 2_000
 SEEN_BEFORE = "seen before: the same ring entry twice"
 _HEAD = (
@@ -118,8 +119,8 @@ class _Reader:
         if ring >= MAX_VCPUS or n_used > MAX_RING_ENTRIES or (dirty - reset) & 0xFFFFFFFF != n_used:
             return "damaged: a ring's numbers contradict each other"
         slot_number = int(slot)
-        if slot_number >= 1 << 32:
-            return "damaged: slot number beyond 32 bits"
+        if slot_number >= MAX_SLOTS:
+            return "damaged: slot number beyond two address spaces"
         if reason := self.report.late(t_ns):
             return reason
         if not self.rings.push(ring, dirty, reset, t_ns):

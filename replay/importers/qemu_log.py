@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from replay.errors import TraceError
 from replay.importing import qemu
 from replay.importing.places import parse_numbers, parse_part
 from replay.importing.report import Batch, Report
@@ -36,6 +37,7 @@ several RAM blocks (info ramblock): --blocks pc.ram@0+1G,vga.vram@1G+16M
 KVM guests: prefer kvm-ftrace; kvm_dirty_ring_page does not say which slot a page is in
 """
 
+MAX_WRITERS = 8191
 NO_TIME = "no time stamp, where others have one"
 _PREFIX = rb"^(?:(\d{1,10})@(\d{1,10})\.(\d{6}):|(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z )?"
 _STORE = re.compile(
@@ -105,6 +107,10 @@ class _Reader:
             return reason
         ram_addr = int(match[6], 16)
         thread = int(match[1]) if match[1] else qemu.NO_THREAD
+        if thread > qemu.NO_THREAD:
+            return "damaged: thread id"
+        if thread not in self.met and len(self.met) == MAX_WRITERS:
+            raise TraceError(f"more than {MAX_WRITERS:,} threads wrote; this is no log of one guest")
         reason = self.events.store(batch, t_ns, ram_addr, thread)
         if reason is None:
             self.met[thread] += 1

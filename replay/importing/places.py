@@ -22,6 +22,7 @@ from replay.trace.schema import RamBlock
 
 PAGE_BYTES = 4096
 MAX_PAGES = 1 << 32
+MAX_EXTENTS = 1 << 18
 HOST = "host addresses"
 _PART = re.compile(r"^([^@=+,]+)@([^@=+,]+)\+([^@=+,]+)$")
 
@@ -51,6 +52,10 @@ class Places:
     def number(self, extent: Extent) -> int:
         """The number of an extent, for events to refer to."""
         if extent not in self._numbers:
+            if len(self.extents) == MAX_EXTENTS:
+                raise TraceError(
+                    f"more than {MAX_EXTENTS:,} slots and places of them; this is no recording of one guest"
+                )
             self._numbers[extent] = len(self.extents)
             self.extents.append(extent)
             self.furthest.append(0)

@@ -7,6 +7,7 @@ the pages their numbers and writes the trace. Both hold one batch at a time.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -184,7 +185,7 @@ def _metadata(
         **({} if made_at is None else {"made_at": made_at}),
         "tool": f"dirtyreplay {__version__}",
         "source_digest": f"sha256 {sources.digest.hexdigest()}",
-        "importer": importer.label,
+        "importer": {"name": importer.name, **dataclasses.asdict(importer.config)},
         "import": report.tally.to_plain() | notes,
     }
     limits = [*report.limits, report.tally.sentence()]

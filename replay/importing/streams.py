@@ -26,7 +26,7 @@ TOO_LONG = f"longer than {MAX_LINE_BYTES:,} bytes"
 STDIN = "-"
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes read, bytes of all files; 0 if unknown); raise from it to cancel."""
+"""Called with (bytes read, bytes of all files), not for standard input; raise from it to cancel."""
 
 _CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -62,7 +62,7 @@ class Sources:
         """Count and hash a block of raw input."""
         self.digest.update(block)
         self._read += len(block)
-        if self._progress is not None:
+        if self._progress is not None and self._total:
             self._progress(self._read, self._total)
 
     @contextlib.contextmanager

@@ -14,7 +14,7 @@ from replay.cli.main import main
 from replay.errors import UsageError
 from replay.importing.streams import Sources
 from replay.importing.tally import Tally
-from replay.plugins import names
+from replay.plugins import names, parse
 from tests.importers.common import SAMPLES, rows, sample
 
 RING = str(SAMPLES / "perf_script.txt.gz")
@@ -31,6 +31,12 @@ def test_a_trace_and_what_became_of_every_line(tmp_path, capsys):
     trace = replay.open_trace(output)
     assert (trace.metadata.title, trace.metadata.licence) == ("a guest", "CC0-1.0")
     assert trace.metadata.provenance["made_by"] == "replay import kvm-ftrace"
+    assert trace.metadata.provenance["importer"] == {
+        "name": "kvm-ftrace",
+        "slots": "",
+        "vcpus": "",
+        "reverse_batches": 0,
+    }
 
 
 def test_json(tmp_path, capsys):
@@ -68,6 +74,14 @@ def test_help_of_a_kind_says_how_to_record_it(kind, capsys):
     assert "how to record" in text
     assert "--max-dropped" in text
     assert f"replay import {kind} " in text
+
+
+@pytest.mark.parametrize("kind", names("importer"))
+def test_an_importer_opens_with_an_essay(kind):
+    text = parse("importer", kind).module.__doc__
+    assert text.startswith(f"{kind}: ")
+    for part in ("What:", "How:", "Cost:", "Bad for", "Models:"):
+        assert part in text
 
 
 def test_help_shows_all_kinds_and_imports_nothing_heavy():
@@ -156,3 +170,21 @@ def test_lines_are_told_apart_whatever_the_blocks(tmp_path, monkeypatch):
         numbers = [chunk.first for chunk in chunks]
         assert numbers == sorted(numbers)
         assert tally.read == len(data.split(b"\n"))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    peaks = []
+    for n in (20_000, 400_000):
+        path = tmp_path / f"{n}.log"
+        with path.open("w") as file:
+            for k in range(n):
+                time = f"{1718876847 + k // 100_000}.{k % 100_000 * 10:06}"
+                file.write(f"7@{time}:memory_notdirty_write_access 0x0 ram_addr {k * 4096 % (1 << 30):#x} size 8\n")
+        code = (
+            "import resource, sys, replay\nreplay.import_trace('qemu-log', sys.argv[1], sys.argv[1] + '.parquet')\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout))
+    assert peaks[1] - peaks[0] < 60_000  # KiB; the file is 30 MB, its events 10

@@ -123,6 +123,7 @@ def test_throttles_and_the_start_of_a_migration(tmp_path):
         ("ab12 ram_addr 0x9\n", "not a line of QEMU's log"),
         ("77@1718876847.000009:kvm_set_user_memory AddrSpace#0 Slot#1\n", "damaged: kvm_set_user_memory"),
         (store(9, 1 << 60), "page beyond"),
+        (store(9, 0x1000, thread=4_000_000_000), "damaged: thread id"),
     ],
 )
 def test_damage_is_dropped_with_its_reason(line, reason, tmp_path):
