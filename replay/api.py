@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replay import config as configuration
-from replay.errors import UsageError
+from replay.errors import UsageError, unknown_name
 from replay.results.result import Result
 
 if TYPE_CHECKING:
     from replay.analysis.phase_map import Phase
     from replay.importing.run import Imported
     from replay.migration.precopy import Progress
+    from replay.safety.check import Verdict
     from replay.synthesis.synthetic import Synthetic
     from replay.synthesis.writing import Progress as Written
     from replay.trace.reader import Trace
@@ -145,6 +147,7 @@ def run_config(
         formulation=config.formulation,
         version=config.qemu_version,
         recorded_throttled=opened.metadata.throttled,
+        guest_busy_pct=max(1, round(config.guest_busy * 100)),
     )
     plugin = parse("policy", config.policy) if config.policy else None
     machine = precopy.Precopy(
@@ -164,6 +167,7 @@ def run_config(
         rows=outcome.rounds,
         lost_pages=outcome.lost_pages,
         redundant_pages=outcome.redundant_pages,
+        unsafe=design.unsafe,
         guest=outcome.guest,
         config=described,
         provenance=provenance(opened, log, design, table),
@@ -194,3 +198,20 @@ def phase(trace: Trace | Synthetic | str | os.PathLike[str], **options: Any) -> 
     from replay.grid import phase as run_grid
 
     return run_grid(trace, **options)
+
+
+def check(design: str, **bounds: Any) -> Verdict:
+    """Explore every interleaving of `design` on small guests: can it lose a page, or get stuck?
+
+    `bounds` are the fields of `replay.safety.check.Request`: log, pages=3, ring=2, writes=4, vcpus=1, devices=1,
+    max_states. Raises UsageError for unknown names and bounds that make no sense. The verdict says `safe` only when
+    everything was explored; an unsafe one has the shortest `schedule`.
+    """
+    from replay.safety.check import Request
+    from replay.safety.check import check as explore
+
+    known = [field.name for field in dataclasses.fields(Request) if field.name != "design"]
+    for name in bounds:
+        if name not in known:
+            raise unknown_name("bound", name, known)
+    return explore(Request(design=design, **bounds))

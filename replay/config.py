@@ -89,6 +89,10 @@ class RunConfig:
     policy: str = option(
         "", "what is decided at a sync: a name or path/to/file.py (default: nothing)", metavar="POLICY[:PARAMS]"
     )
+    guest_busy: float = option(
+        1.0, "share of its CPU time that the guest uses; throttling takes the rest first", parse=units.parse_share,
+        metavar="SHARE",
+    )  # fmt: skip
     link: int = option(
         0, "speed of the wire; 0: the wire is never the slower part", parse=units.parse_bandwidth, metavar="RATE"
     )

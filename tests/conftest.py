@@ -10,7 +10,8 @@ import pytest
 
 from replay.jit import DISABLED
 
-FULL_SIZE = ("cli", "docs", "golden", "tools")
+FULL_SIZE = ("cli", "docs", "golden", "tools", "validation")
+SLOW_IN_PYTHON = ("test_policies.py",)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,5 +24,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if DISABLED:
         skip = pytest.mark.skip(reason="full-size guests would take hours as plain Python")
         for item in items:
-            if item.path.parent.name in FULL_SIZE:
+            if item.path.parent.name in FULL_SIZE or item.path.name in SLOW_IN_PYTHON:
                 item.add_marker(skip)

@@ -1,7 +1,8 @@
-"""Rewrite the generated parts of README.md: the demo's output, the record's columns, the benchmark.
+"""Rewrite the generated parts of README.md: the demo's output, the record's columns, the benchmark, the errors.
 
 python tools/refresh_readme.py            # all but the benchmark
 python tools/refresh_readme.py --bench    # the benchmark too (minutes)
+python tools/refresh_readme.py --validate CASE_DIR...   # only how wrong predictions of these cases are (minutes)
 python tools/refresh_readme.py --check    # exit code 1 when the columns are stale
 """
 
@@ -42,10 +43,20 @@ def main() -> int:
     """Rewrite, or check."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--bench", action="store_true", help="run the benchmark and write its table")
+    parser.add_argument("--validate", nargs="+", metavar="CASE_DIR", help="write how wrong predictions of these are")
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when the columns are stale")
     args = parser.parse_args()
     text = README.read_text()
     fresh = replace(text, "the record's columns", markdown_table())
+    if args.validate:
+        from replay.validation.page import markdown
+        from replay.validation.run import validate
+
+        report = validate(args.validate, trace_kind="both", leave_one_out=True)
+        for skipped in report["skipped"]:
+            print(f"skipped {skipped['name']}: {skipped['error'].rpartition(': ')[2]}", file=sys.stderr)
+        README.write_text(replace(text, "how wrong predictions have been", markdown(report)))
+        return 0
     if args.check:
         return int(fresh != text)
     output_of("-m", "replay", "demo")  # so that the second run measures warm kernels

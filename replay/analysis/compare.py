@@ -40,6 +40,7 @@ def figures(result: Result) -> dict[str, Any]:
         "sent_bytes": ram["transferred"],
         "redundant_pages": result.redundant_pages,
         "lost_pages": result.lost_pages,
+        "unsafe": result.unsafe,
         "fallback_rounds": result.total("fallback_rounds"),
         "kring_full_exits": result.total("kring_full_exits"),
         **{name: result.total(name) for name in _SUMS},

@@ -9,14 +9,13 @@ from replay.cli import show
 from replay.cli.options import add_json
 from replay.errors import unknown_name
 
-KINDS = ("logs", "designs", "workloads", "traces", "importers", "costs", "columns", "counters")
+KINDS = ("logs", "designs", "policies", "workloads", "traces", "importers", "costs", "columns", "counters")
+PLUGINS = {"logs": "log", "designs": "design", "policies": "policy", "workloads": "workload", "importers": "importer"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `replay list`."""
-    parser.add_argument(
-        "kind", nargs="?", metavar="|".join(KINDS), help="only these (default: logs, designs, workloads and traces)"
-    )
+    parser.add_argument("kind", nargs="?", metavar="|".join(KINDS), help="only these (default: all but the last four)")
     add_json(parser)
 
 
@@ -24,7 +23,7 @@ def main(args: argparse.Namespace) -> int:
     """Print the lists."""
     if args.kind is not None and args.kind not in KINDS:
         raise unknown_name("list", args.kind, KINDS)
-    kinds = KINDS[:4] if args.kind is None else (args.kind,)
+    kinds = KINDS[:5] if args.kind is None else (args.kind,)
     found = {kind: _entries(kind) for kind in kinds}
     if args.json:
         show.print_json(found)
@@ -36,10 +35,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _entries(kind: str) -> list[dict[str, Any]]:
-    if kind in ("logs", "designs", "workloads", "importers"):
+    plugin = PLUGINS.get(kind)
+    if plugin is not None:
         from replay import plugins
 
-        described = [plugins.describe(kind[:-1], name) for name in plugins.names(kind[:-1])]
+        described = [plugins.describe(plugin, name) for name in plugins.names(plugin)]
         return [
             {
                 "name": item.name,

@@ -24,6 +24,7 @@ COMMANDS = {
     "import": "a trace from what was recorded: kernel trace, QEMU's log, any table",
     "validate": "predictions against real migrations, recorded with their traces",
     "calibrate": "measure this machine's costs, or fit a host's from its migrations",
+    "check": "explore every interleaving of a design on small guests: can it lose a page?",
     "list": "the logs, designs, workloads, traces, cost tables, columns and counters there are",
     "trace": "look at a trace file, or check it",
 }
@@ -32,7 +33,7 @@ EXIT_CODES = """exit codes:
   0  done (a migration that does not converge is an answer, not an error)
   1  something else went wrong
   2  a wrong name, option or value
-  3  the replay lost pages: the design is unsafe
+  3  the replay lost pages, or check found a way to: the design is unsafe
   4  a damaged trace or result file; a broken case was skipped
   130  interrupted
 """

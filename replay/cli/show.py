@@ -112,6 +112,8 @@ def summary_lines(result: Result) -> list[str]:
         f"sent: {ram['normal']:,} normal + {ram['duplicate']:,} zero pages, {format_bytes(ram['transferred'])}",
         f"pages: {checked}",
     ]
+    if result.unsafe:
+        lines.append(f"unsafe: {result.unsafe}")
     if result.guest["trace_repeats"]:
         times = result.guest["trace_repeats"]
         lines.append(f"the trace ended before the migration and was repeated {times} time(s) (--at-end loop)")
@@ -203,6 +205,8 @@ def compare_table(results: list[Result]) -> Any:
     table.add_row("status", *(row["status"] for row in frame))
     for name, label in _COUNTS.items():
         table.add_row(label, *("-" if row[name] is None else f"{row[name]:,}" for row in frame))
+    if any(row["unsafe"] for row in frame):
+        table.add_row("unsafe", *(row["unsafe"] or "-" for row in frame))
     for name, label in (("total_ms", "total time"), ("downtime_ms", "downtime"), ("sent_bytes", "sent")):
         table.add_row(f"{label}, modelled", *(_with_ratio(row, name) for row in frame))
     for prefix in ("modelled", "measured"):

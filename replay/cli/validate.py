@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--leave-one-out", action="store_true", help="fit the host's figures for each case on the other given cases"
     )
-    parser.add_argument("--members", type=int, default=9, metavar="N", help="replays a prediction (default: 9)")
+    parser.add_argument("--members", type=int, default=15, metavar="N", help="replays a prediction (default: 15)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of everything random (default: 1)")
     parser.add_argument("--rounds", action="store_true", help="show each case round by round")
     parser.add_argument("--inputs", action="store_true", help="show what each prediction was made from")

@@ -156,12 +156,12 @@ def _sync(design: State, meter: Meter) -> Any:
     group = find_next(design.s2, sizes[N_GROUPS], U0)
     while group < sizes[N_GROUPS]:
         first, stop = _group_words(sizes, design.at[N_PAGES], group)
+        design.s2[group >> U6] &= ~(U1 << (group & U63))  # before its words: a mark in between sets it again
         touched, carried, fresh = _carry(design.l2, design.l3, first, stop)
         work[L2_WORDS] += stop - first
         work[L2_TOUCHED] += touched
         work[L2_PAGES] += carried
         new += fresh
-        design.s2[group >> U6] &= ~(U1 << (group & U63))
         test_and_set(design.s3, group)
         group = find_next(design.s2, sizes[N_GROUPS], group + U1)
     design.at[PENDING] += new

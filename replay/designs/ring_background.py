@@ -71,7 +71,7 @@ from replay.work import (
 
 STALLS_VCPUS = True  # a full queue makes the vCPU that would push wait
 SIZE, CURSOR, N_PAGES, NEW, USED_MAX, K, COUNT, DONE_AHEAD = 0, 1, 2, 3, 4, 5, 6, 7
-BATCH, ORDER, FILTER, PRIORITISE, THIRD, LATE, SUMMONED = 8, 9, 10, 11, 12, 13, 14
+BATCH, ORDER, FILTER, PRIORITISE, THIRD, LATE, SUMMONED, FOLDING = 8, 9, 10, 11, 12, 13, 14, 15
 NAIVE, BY_CURSOR, BY_DONE_BIT = 0, 1, 2
 QUEUE = 0
 _FILTERS = {"naive": NAIVE, "cursor": BY_CURSOR, "done-bit": BY_DONE_BIT}
@@ -120,7 +120,7 @@ class State(NamedTuple):
     side: np.ndarray  # uint64 (n_words,)  pages of producers that can not wait
     at: np.ndarray  # uint64 (4,)  the walk over the side bitmap, see kernels/layers.py
     done: np.ndarray  # uint64 (n_words,)  with filter=done-bit: sent from the queue before the background came by
-    numbers: np.ndarray  # uint64 (15,)  SIZE entries; CURSOR, N_PAGES, NEW pages; USED_MAX entries; K; COUNT pops;
+    numbers: np.ndarray  # uint64 (16,)  SIZE entries; CURSOR, N_PAGES, NEW pages; USED_MAX entries; K; COUNT pops;
     #                      DONE_AHEAD pages; BATCH entries, 0 for the reaper; ORDER; FILTER; flags
 
 
@@ -128,7 +128,7 @@ def build(config: Config, shape: GuestShape) -> State:
     """The background is at the first page; everything is armed, nothing queued."""
     chosen = _FILTERS[config.filter]
     batch = config.batch if config.source == "kvm-ring" else 0
-    flags = [config.full == "prioritise", config.third_branch, config.rearm == "after", 0]
+    flags = [config.full == "prioritise", config.third_branch, config.rearm == "after", 0, 0]
     return State(
         slots=memory.pages(config.entries),
         ends=memory.words(2),
@@ -177,7 +177,13 @@ def _used(design: State) -> Any:
 
 @kernel
 def _needs_no_entry(design: State, page: Any) -> bool:
-    return design.numbers[FILTER] == U64(BY_CURSOR) and page >= design.numbers[CURSOR]
+    """Whether the background will still read `page`: it lies ahead, and was not left out as sent already (done-bit)."""
+    numbers = design.numbers
+    if page < numbers[CURSOR]:
+        return False
+    if numbers[FOLDING] == U0:
+        return numbers[FILTER] == U64(BY_CURSOR)
+    return numbers[FILTER] != U64(BY_DONE_BIT) or design.done[page >> U6] & (U1 << (page & U63)) == U0
 
 
 @kernel
@@ -209,9 +215,11 @@ def _mark_slot(design: State, slots: np.ndarray, page: Any, meter: Meter) -> boo
 
 @fold_slots.implement(State)
 def _fold_slots(design: State, slots: np.ndarray, keep: bool, meter: Meter) -> None:
-    """KVM's bitmap: what the pass has not reached needs no mark. KVM's rings leave L1 unused."""
+    """KVM's bitmap: what the background will still read needs no mark. KVM's rings leave L1 unused."""
     if keep:
-        mark_each(design, slots, design.numbers[CURSOR], meter)
+        design.numbers[FOLDING] = U1
+        mark_each(design, slots, NONE, meter)
+        design.numbers[FOLDING] = U0
 
 
 @room.implement(State)

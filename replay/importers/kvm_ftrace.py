@@ -1,13 +1,14 @@
 """kvm-ftrace: the kernel's dirty-ring tracepoints, as ftrace, trace-cmd and perf script print them.
 
-What: every kvm_dirty_ring_push is an event at its page, resets are re-arms, ring-full exits are kept in the provenance.
-How: a line is taken apart around its event's name, because a thread's name may hold blanks and slashes; a ring's index
-must go up by one, so a gap is an exact count of lost events whatever the tracer says. `ring` is the vcpu_id given to the
-kernel (on x86 the APIC id). Slots become pages by a map: --slots, or QEMU's kvm_set_user_memory lines anywhere in the
-files (its log may be given as a file of its own, before the others); else each slot is a block of its own, as far as it
-was written. Cost: a few microseconds a line, memory for the entries between two resets. Bad for: writes on a thread that
-runs no vCPU, which the ring never sees; store order under PML, where the kernel drains a batch at a VM exit, up to
-Linux 6.12 newest first (--reverse-batches 2us turns batches round; without PML there are none).
+What: every kvm_dirty_ring_push is an event at its page, resets are re-arms, ring-full exits are kept in the
+provenance. How: a line is taken apart around its event's name, because a thread's name may hold blanks and slashes; a
+ring's index must go up by one, so a gap is an exact count of lost events whatever the tracer says. `ring` is the
+vcpu_id given to the kernel (on x86 the APIC id). Slots become pages by a map: --slots, or QEMU's kvm_set_user_memory
+lines anywhere in the files (its log may be given as a file of its own, before the others); else each slot is a block
+of its own, as far as it was written. Cost: a few microseconds a line, memory for the entries between two resets. Bad
+for: writes on a thread that runs no vCPU, which the ring never sees; store order under PML, where the kernel drains a
+batch at a VM exit, up to Linux 6.12 newest first (--reverse-batches 2us turns batches round; without PML there are
+none).
 
 Models: Linux virt/kvm/dirty_ring.c and include/trace/events/kvm.h; text of ftrace, trace-cmd and perf.
 """

@@ -17,7 +17,6 @@ from replay.migration.guest import (
     BUSY_UNTIL_PS,
     CHECK,
     CLOSED_LOOP,
-    DILATED,
     END_NS,
     HOST,
     N_STATE,
@@ -75,7 +74,7 @@ class Feed:
         state = np.zeros(N_STATE, dtype=np.uint64)
         state[OPEN], state[CLOSED_LOOP], state[CHECK] = 1, closed_loop, check
         state[END_NS] = start_ns
-        state[DILATED], state[TICK_PS] = closed_loop, NONE
+        state[TICK_PS] = NONE
         empty = Window(np.empty(0, np.uint64), np.empty(0, np.uint32), np.empty(0, np.uint16), start_ns)
         for array in empty[:3]:
             array.flags.writeable = False

@@ -51,7 +51,7 @@ from replay.work import (
 )
 
 NEXT_PS, END_NS, OPEN, CLOSED_LOOP, BUSY_UNTIL_PS, NEED_LANE, HIT_PS, CHECK, REDUNDANT = 0, 1, 2, 3, 4, 5, 6, 7, 8
-TICK_PS, TICK_EVERY_PS, NAP_PS, NAP_END_PS, NAPPED_PS, DILATED, OUTSIDE = 9, 10, 11, 12, 13, 14, 15
+TICK_PS, TICK_EVERY_PS, NAP_PS, NAP_END_PS, NAPPED_PS, DILATION_PS, OUTSIDE = 9, 10, 11, 12, 13, 14, 15
 N_STATE = 16
 DONE, NEED_EVENTS, WATCH_HIT = 0, 1, 2
 VCPU_MASK = U64(0x1FFF)
@@ -171,13 +171,12 @@ def advance(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Mete
 
 @kernel
 def _nap(offset_ps: np.ndarray, state: np.ndarray) -> None:
-    """A throttle tick: every lane sleeps; the next tick is set."""
+    """A throttle tick: every lane sleeps, and falls behind by what it cannot make up for; the next tick is set."""
     state[NAP_END_PS] = state[TICK_PS] + state[NAP_PS]
     state[TICK_PS] += state[TICK_EVERY_PS]
-    if state[DILATED] != U0:
-        state[NAPPED_PS] += state[NAP_PS]
-        for lane in range(offset_ps.size):
-            offset_ps[lane] += state[NAP_PS]
+    state[NAPPED_PS] += state[DILATION_PS]
+    for lane in range(offset_ps.size):
+        offset_ps[lane] += state[DILATION_PS]
 
 
 @kernel

@@ -52,6 +52,7 @@ class Parameters:
     formulation: str  # auto, batched or stepping
     version: str = versions.DEFAULT
     recorded_throttled: bool = False
+    guest_busy_pct: int = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class Precopy:
         self.log, self.design, self.feed, self.parameters, self.costs = log, design, feed, parameters, costs
         self.n_pages, self.policy = n_pages, policy
         self.version = versions.VERSIONS[parameters.version]
-        self.throttle = Throttle(feed.guest, parameters.recorded_throttled)
+        self.throttle = Throttle(feed.guest, parameters.recorded_throttled, parameters.guest_busy_pct)
         price = costs.price_vector(parameters.link_bandwidth)
         price[NORMAL_PAGES] += np.uint64(costs.fixed_ps["first_copy"])
         self.meter = Meter(np.zeros(N_COUNTERS, dtype=np.uint64), price)
@@ -166,10 +167,9 @@ class Precopy:
             self._sync_in_background()
         if self.pending * link.PAGE_BYTES < self.threshold:
             self._sync("estimate")
-        pending = self.pending * link.PAGE_BYTES
+        pending, sent = self.pending * link.PAGE_BYTES, self._pages_sent()
         if pending == 0 or pending < self.threshold + self.version.complete_at_threshold:
             return True
-        sent = self._pages_sent()
         self._iterate(int(self.now) + (MAX_WAIT_MS + 1) * PS_PER_MS)
         if self._pages_sent() == sent:
             self._spin()

@@ -4,15 +4,17 @@ A timer puts every vCPU to sleep for 10 p / (1 - p) ms every 10 / (1 - p) ms, p 
 for 10 ms between two sleeps whatever the throttle is. The first tick comes when a throttle is set, and a change of the
 throttle takes effect at the next tick. A sync, and the stop of the guest, wait until the sleep in progress is over.
 
-Events are delayed by the sleeps (in guest.py), unless the recording was itself made under the throttle: then the sleeps
-are in it already, and only the waiting is modelled. Source: QEMU 10.0 system/cpu-throttle.c by its described behaviour;
-sleep ends were measured to 4 ms.
+A guest that uses only a part of its CPU time loses its idle time first: one that is busy for the share u gets 10 ms /
+u of its own time done between two sleeps, and falls behind by the rest of the period, if there is any. (A writer that
+keeps a pace was slowed at 90 % and not before.) Events are delayed by that much at each tick (in guest.py), unless the
+recording was itself made under the throttle: then the sleeps are in it already, and only the waiting is modelled.
+Source: QEMU 10.0 system/cpu-throttle.c by its described behaviour; sleep ends were measured to 4 ms.
 """
 
 from __future__ import annotations
 
 from replay.jit import NONE
-from replay.migration.guest import DILATED, NAP_END_PS, NAP_PS, NEXT_PS, TICK_EVERY_PS, TICK_PS, Guest
+from replay.migration.guest import CLOSED_LOOP, DILATION_PS, NAP_END_PS, NAP_PS, NEXT_PS, TICK_EVERY_PS, TICK_PS, Guest
 from replay.units import PS_PER_MS
 
 RUN_MS = 10
@@ -22,11 +24,12 @@ MAX_PCT = 99
 class Throttle:
     """The throttle of one migration; its state is in the guest's."""
 
-    def __init__(self, guest: Guest, recorded: bool):
+    def __init__(self, guest: Guest, recorded: bool, busy_pct: int):
         self.pct = 0
         self.steps: list[tuple[int, int]] = []
+        self._dilates = not recorded and bool(guest.state[CLOSED_LOOP])
+        self._busy_pct = busy_pct
         guest.state[TICK_PS] = NONE
-        guest.state[DILATED] = not recorded and bool(guest.state[DILATED])
 
     def set(self, guest: Guest, pct: int, now_ps: int) -> None:
         """From now on vCPUs sleep `pct` percent of the time; 0 ends it."""
@@ -35,8 +38,11 @@ class Throttle:
         if pct == 0:
             guest.state[TICK_PS] = NONE
         else:
-            guest.state[TICK_EVERY_PS] = RUN_MS * PS_PER_MS * 100 // (100 - pct)
+            every_ps = RUN_MS * PS_PER_MS * 100 // (100 - pct)
+            worth_ps = RUN_MS * PS_PER_MS * 100 // self._busy_pct
+            guest.state[TICK_EVERY_PS] = every_ps
             guest.state[NAP_PS] = RUN_MS * PS_PER_MS * pct // (100 - pct)
+            guest.state[DILATION_PS] = max(0, every_ps - worth_ps) if self._dilates else 0
             if self.pct == 0:
                 guest.state[TICK_PS] = now_ps
         self.pct = pct

@@ -21,18 +21,22 @@ if TYPE_CHECKING:
     import polars as pl
 
 _KEY = b"replay.result"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What `replay.run` returns. `summary` has the names of `query-migrate`; `rows` is the record as plain dicts."""
+    """What `replay.run` returns. `summary` has the names of `query-migrate`; `rows` is the record as plain dicts.
+
+    `unsafe` is why the design, with its parameters, can lose pages; None when it claims to be safe.
+    """
 
     status: str
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
     lost_pages: int | None
     redundant_pages: int | None
+    unsafe: str | None
     guest: dict[str, Any]
     config: dict[str, Any]
     provenance: dict[str, Any]
@@ -54,6 +58,7 @@ class Result:
             **self.summary,
             "lost_pages": self.lost_pages,
             "redundant_pages": self.redundant_pages,
+            "unsafe": self.unsafe,
             "guest": self.guest,
             "rounds": self.rows,
             "config": self.config,
@@ -104,13 +109,14 @@ class Result:
             raise ResultError(
                 f"{path}: result format version {document.get('version')}, this program reads {FORMAT_VERSION}"
             )
-        own = ("version", "lost_pages", "redundant_pages", "guest", "config", "provenance")
+        own = ("version", "lost_pages", "redundant_pages", "unsafe", "guest", "config", "provenance")
         return cls(
             status=document["status"],
             summary={key: value for key, value in document.items() if key not in own},
             rows=table.to_pylist(),
             lost_pages=document["lost_pages"],
             redundant_pages=document["redundant_pages"],
+            unsafe=document["unsafe"],
             guest=document["guest"],
             config=document["config"],
             provenance=document["provenance"],

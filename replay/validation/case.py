@@ -23,8 +23,9 @@ from replay.migration.link import PAGE_BYTES
 from replay.validation.guest_memory import Block, zero_map
 
 KINDS = ("store", "event")
-_FILES = {"store": "stores.parquet", "event": "trace.parquet"}
+FILES = {"store": "stores.parquet", "event": "trace.parquet"}
 DEFAULT_GIVE_UP_S = 60
+_JIFFIES_PER_S = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Inputs:
     capabilities: tuple[str, ...]
     give_up_ns: int
     postcopy_after_ns: int | None
+    busy_pct: int
     zero: np.ndarray
     zero_source: str
     traces: dict[str, Path]
@@ -53,9 +55,12 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Actual:
-    """How the migration went; figures are None where the case does not say. Times in ms, the throttle in %."""
+    """How the migration went; figures are None where the case does not say (all, when it has no result).
 
-    converged: bool
+    Times in ms, the throttle in %.
+    """
+
+    converged: bool | None
     total_ms: int | None
     downtime_ms: int | None
     syncs: int | None
@@ -97,7 +102,7 @@ def read_case(folder: str | Path) -> Case:
 def _inputs(folder: Path, data: dict[str, Any]) -> Inputs:
     blocks = _blocks(data)
     asked = data["case"]
-    traces = {kind: folder / name for kind, name in _FILES.items() if (folder / name).is_file()}
+    traces = {kind: folder / name for kind, name in FILES.items() if (folder / name).is_file()}
     zero, zero_source = zero_map(folder, data, blocks, traces)
     after_s = asked.get("postcopy_after_s")
     return Inputs(
@@ -111,10 +116,17 @@ def _inputs(folder: Path, data: dict[str, Any]) -> Inputs:
         capabilities=tuple(name for name in data.get("capabilities_on", ()) if name != "events"),
         give_up_ns=int(float(asked.get("cancel_after_s") or DEFAULT_GIVE_UP_S) * 1e9),
         postcopy_after_ns=None if after_s is None else int(float(after_s) * 1e9),
+        busy_pct=_busy_pct(data),
         zero=zero,
         zero_source=zero_source,
         traces=traces,
     )
+
+
+def _busy_pct(data: dict[str, Any]) -> int:
+    """How busy the guest's busiest vCPU can have been before the migration, in percent: 100 where that is unknown."""
+    before = (data.get("guest_cpu_jiffies_per_s") or {}).get("before")
+    return 100 if before is None else min(100, max(1, round(float(before) * 100 / _JIFFIES_PER_S)))
 
 
 def _blocks(data: dict[str, Any]) -> tuple[Block, ...]:
@@ -132,8 +144,8 @@ def _blocks(data: dict[str, Any]) -> tuple[Block, ...]:
 
 
 def _actual(data: dict[str, Any]) -> Actual:
-    result, rounds = data["result"], data["rounds"]
-    converged = result.get("status") == "completed"
+    result, rounds = data.get("result") or {}, data.get("rounds") or []
+    converged = result["status"] == "completed" if result else None
     last = result if converged else data.get("result_before_cancel") or {}
     ram = last.get("ram", {})
     throttle = [

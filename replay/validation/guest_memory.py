@@ -53,6 +53,7 @@ def zero_map(
     zero = np.ones(blocks[-1].first_page + blocks[-1].n_pages, bool)
     start = folder / "zero_start.parquet"
     at_start = data.get("guest_at_start") or {}
+    firmware = _firmware(blocks)
     source = "zero_start.parquet"
     if start.is_file():
         _apply_runs(start, zero)
@@ -60,16 +61,26 @@ def zero_map(
         source = "guest_at_start.zero_profile" if at_start.get("zero_profile") else "guest_at_start.zero_pages"
         points = [*at_start.get("zero_profile", ()), [zero.size, int(at_start["zero_pages"])]]
         bandwidth = int(data["parameters"]["max-bandwidth"])
-        _apply_profile(points, zero, _first_write_s(traces, blocks, zero.size), bandwidth)
+        first_write_s = _first_write_s(traces, blocks, zero.size)
+        for page, is_zero in firmware.items():
+            first_write_s[page] = np.nan if is_zero else -1.0
+        _apply_profile(points, zero, first_write_s, bandwidth)
     else:
         zero[:] = False
         return zero, "none: every page counts as data"
-    for block in blocks:
-        if block.name in _FIRMWARE_DATA:
-            low, high = _FIRMWARE_DATA[block.name]
-            zero[block.first_page : block.first_page + block.n_pages] = True
-            zero[block.first_page + low : block.first_page + min(high, block.n_pages)] = False
+    if source == "zero_start.parquet":
+        zero[list(firmware)] = list(firmware.values())
     return zero, source
+
+
+def _firmware(blocks: tuple[Block, ...]) -> dict[int, bool]:
+    """Whether each page of the firmware's blocks is zero."""
+    known: dict[int, bool] = {}
+    for block in blocks:
+        low, high = _FIRMWARE_DATA.get(block.name, (0, 0))
+        if high:
+            known |= {block.first_page + page: not low <= page < high for page in range(block.n_pages)}
+    return known
 
 
 def _apply_runs(path: Path, zero: np.ndarray) -> None:
@@ -92,6 +103,7 @@ def _first_write_s(traces: dict[str, Path], blocks: tuple[Block, ...], n_pages: 
 
 
 def _apply_profile(points: list[list[int]], zero: np.ndarray, first_write_s: np.ndarray, bandwidth: int) -> None:
+    """Mark as many pages zero up to each point as it says; `first_write_s` is NaN where a page is known to be zero."""
     pages_per_s = bandwidth / NORMAL_BYTES if bandwidth >= 10 else _UNLIMITED_PAGES_PER_S
     passed = zeros_before = 0
     for pages, zeros in points:
@@ -102,7 +114,7 @@ def _apply_profile(points: list[list[int]], zero: np.ndarray, first_write_s: np.
         reached_s = (passed - zeros_before + n_data) / pages_per_s
         wait = first_write_s[passed:end]
         position = np.arange(end - passed)
-        order = np.lexsort((-position, np.where(wait <= reached_s, wait, np.inf)))
+        order = np.lexsort((-position, np.where(wait <= reached_s, wait, np.inf), np.isnan(wait)))
         zero[passed:end] = True
         zero[passed + order[:n_data]] = False
         passed, zeros_before = end, zeros

@@ -4,7 +4,8 @@ A real host does not wake its migration thread to the microsecond and does not c
 prediction is a small seeded ensemble: oversleep, page and sync costs and the phase of the millisecond clock are drawn
 from the spread that was seen on real hosts, and so are the writes that an event trace can not show. The figures are
 those of the member with the median total time; P(converged) is the share of members that converge, and where it is
-neither 0 nor 1 the case is called knife-edge.
+neither 0 nor 1 the case is called knife-edge. A guest's CPU time is counted by its timer tick, which misses what runs
+for less; it is taken once to three times as high.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from typing import Any
 
 import numpy as np
 
+from replay.errors import TraceError
 from replay.migration import precopy, versions
 from replay.migration.costs import Costs
 from replay.migration.feed import Feed
+from replay.migration.policy import Policy
 from replay.migration.precopy import Outcome
 from replay.plugins import parse
 from replay.validation import traces
-from replay.validation.case import Inputs
+from replay.validation.case import FILES, Inputs, read_case
+from replay.validation.throttled import LinedUp
 from replay.validation.traces import Recorded
 
-MEMBERS = 9
+MEMBERS = 15
 NOT_MODELLED = ("multifd", "xbzrle", "postcopy-ram", "dirty-limit", "mapped-ram", "background-snapshot", "x-colo")
 # Spread of a host's own figures from run to run, as the standard deviation of a logarithm; from repeated cases.
 _SPREAD = {"oversleep": 0.45, "first_copy": 0.25, "sync": 0.35, "vm_stop": 0.4, "device_state": 0.4, "connect": 0.3}
@@ -68,31 +72,56 @@ def predict(
     trace: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prediction:
-    """Predict a case from its trace of `kind`, or from the file `trace` (kind "recording" for another boot's).
+    """Predict a case from its own trace of `kind`; or (kind "recording") from `trace`.
 
-    Raises TraceError when the trace is missing or broken.
+    `trace` is another boot's recording, replayed from several start offsets, or the folder of another case of the same
+    workload, replayed from its migrate command. Raises TraceError when a trace is missing or broken.
     """
-    recorded = traces.read_recorded(inputs, kind) if trace is None else traces.read_file(trace, inputs)
-    unseen = None
-    if trace is None and kind == "store" and "event" in inputs.traces:
-        unseen = traces.read_recorded(inputs, "event")
+    paths = inputs.traces if trace is None else other_traces(trace)
+    chosen = kind if trace is None else next(iter(paths))
+    if chosen not in paths:
+        raise TraceError(f"{inputs.folder}: has no trace of kind {kind}")
+    recorded = traces.read_file(paths[chosen], inputs)
+    unseen = traces.read_file(paths["event"], inputs) if chosen == "store" and "event" in paths else None
     outcomes, filled = [], dict[int, Recorded]()
-    starts = _starts(recorded, members) if kind == "recording" else [0] * members
+    starts = _starts(recorded, members) if chosen == "recording" else [0] * members
+    throttled = "auto-converge" in (inputs.capabilities if trace is None else _capabilities(trace))
     for member, start_ns in enumerate(starts):
+        busy = min(100, inputs.busy_pct * (10 + member % 5 * 5) // 10)
         fill_seed = seed * 1000 + member % 3
         if fill_seed not in filled:
             filled[fill_seed] = _events(recorded, unseen, fill_seed)
-        outcomes.append(run(inputs, filled[fill_seed], _drawn(table, seed, member), start_ns))
+        outcomes.append(run(inputs, filled[fill_seed], _drawn(table, seed, member), start_ns, throttled, busy))
         if progress is not None:
             progress(member + 1, members)
-    return _prediction(inputs, kind, recorded, unseen, table, outcomes, trace)
+    prediction = _prediction(inputs, kind, recorded, unseen, table, outcomes, paths)
+    if not throttled:
+        return prediction
+    note = "recorded under auto-converge: not throttled again, syncs wait for throttled vCPUs"
+    return dataclasses.replace(prediction, notes=(*prediction.notes, note))
 
 
-def run(inputs: Inputs, events: Recorded, table: Costs, start_ns: int = 0) -> Outcome:
+def _capabilities(path: Path) -> tuple[str, ...]:
+    """Those of the case whose folder it is; a recording was made without a migration."""
+    return read_case(path).inputs.capabilities if path.is_dir() else ()
+
+
+def other_traces(path: Path) -> dict[str, Path]:
+    """The traces of another case's folder by kind, the better first; or a file, as a recording."""
+    if not path.is_dir():
+        return {"recording": path}
+    found = {kind: path / name for kind, name in FILES.items() if (path / name).is_file()}
+    if not found:
+        raise TraceError(f"{path}: holds no trace")
+    return found
+
+
+def run(
+    inputs: Inputs, events: Recorded, table: Costs, start_ns: int, recorded_throttled: bool, busy_pct: int
+) -> Outcome:
     """One replay of a case's migration."""
     source = traces.Continued(events, inputs, start_ns)
     feed = Feed(source, start_ns=0, lanes=1, loop=True, closed_loop=True, check=False)
-    throttled = "auto-converge" in inputs.capabilities
     parameters = precopy.Parameters(
         max_bandwidth=int(inputs.parameters["max-bandwidth"]),
         downtime_limit_ms=int(inputs.parameters["downtime-limit"]),
@@ -100,9 +129,13 @@ def run(inputs: Inputs, events: Recorded, table: Costs, start_ns: int = 0) -> Ou
         give_up_ns=inputs.give_up_ns,
         formulation="auto",
         version=versions.nearest(inputs.qemu_version),
-        recorded_throttled=throttled,
+        recorded_throttled=recorded_throttled,
+        guest_busy_pct=busy_pct,
     )
-    policy = _auto_converge(inputs.parameters) if throttled else None
+    policy: Policy | None = None
+    if "auto-converge" in inputs.capabilities:
+        policy = _auto_converge(inputs.parameters)
+        policy = LinedUp(policy, feed) if recorded_throttled else policy
     log, design = parse("log", "tcg"), parse("design", "bitmap:off")
     machine = precopy.Precopy(
         log.build(source.shape), design.build(source.shape), feed, parameters, table, source.shape.n_pages, policy
@@ -146,7 +179,7 @@ def _drawn(table: Costs, seed: int, member: int) -> Costs:
     factor = float(np.exp(generator.normal(0, _PAGE_SPREAD)))
     for name in ("normal_pages", "zero_pages"):
         prices[name] = int(prices[name] * factor)
-    fixed["connect"] += int(generator.integers(0, 1_000_000_000))
+    fixed["connect"] = max(0, fixed["connect"] + int(generator.integers(-500_000_000, 500_000_000)))
     return dataclasses.replace(table, fixed_ps=fixed, prices_ps=prices)
 
 
@@ -157,7 +190,7 @@ def _prediction(
     unseen: Recorded | None,
     table: Costs,
     outcomes: list[Outcome],
-    trace: Path | None,
+    paths: dict[str, Path],
 ) -> Prediction:
     done = sorted((o for o in outcomes if o.status == "completed"), key=lambda o: int(o.summary["total-time"]))
     rest = [o for o in outcomes if o.status != "completed"]
@@ -169,13 +202,15 @@ def _prediction(
         "parameters and capabilities",
         "RAM block table",
         f"zero map: {inputs.zero_source}",
-        f"trace: {(trace or inputs.traces[kind]).name}",
+        f"trace: {paths.get(kind, next(iter(paths.values()))).name}",
         f"cost table: {table.name}",
         f"QEMU {versions.nearest(inputs.qemu_version)} rules",
         f"given up after {inputs.give_up_ns / 1e9:g} s",
     ]
+    if "auto-converge" in inputs.capabilities:
+        used.append(f"guest busy {inputs.busy_pct} % of its CPU time before the migration")
     if unseen is not None:
-        used.append(f"page-table pages: from {inputs.traces['event'].name}")
+        used.append(f"page-table pages: from {paths['event'].name}")
     return Prediction(
         kind=kind,
         outcome=chosen,
@@ -200,5 +235,3 @@ def _notes(inputs: Inputs, kind: str, recorded: Recorded, outcome: Outcome) -> I
                 yield f"re-arms more finely ({finest / 1e6:.0f} ms) than the recording did"
     if int(outcome.rounds[-1]["end_ns"]) > 1.01 * recorded.end_ns:
         yield f"outlives its trace: {traces.CONTINUATION}"
-    if "auto-converge" in inputs.capabilities:
-        yield "recorded under auto-converge: not throttled again, syncs wait for throttled vCPUs"

@@ -32,9 +32,9 @@ def validate(
     """Predict each case and compare: {"cases": [...], "skipped": [...], "summary": {...}}.
 
     `trace_kind`: "auto" (stores where a case has them, else events), "store", "event", "both", or "recording": with
-    `trace`, another boot's trace file or another case's folder, from `members` start offsets (a folder: from its
-    start). `leave_one_out` fits the cost table's per-page and fixed times on the other given cases. A broken case is
-    listed under "skipped". Raises UsageError for senseless options.
+    `trace`, another boot's trace file from `members` start offsets, or another case's folder from its migrate command.
+    `leave_one_out` fits the cost table's per-page and fixed times on the other given cases. A broken case is listed
+    under "skipped". Raises UsageError for senseless options.
     """
     if trace_kind not in CHOICES:
         raise unknown_name("trace kind", trace_kind, CHOICES)
@@ -56,8 +56,7 @@ def validate(
             own = calibration.fit(rest, table).table
         try:
             for kind in _kinds(case, trace_kind):
-                path = None if trace is None else _other_trace(Path(trace), kind)
-                rows.append(_compare(case, kind, own, members, seed, path))
+                rows.append(_compare(case, kind, own, members, seed, None if trace is None else Path(trace)))
         except TraceError as error:
             skipped.append({"name": case.inputs.name, "error": str(error)})
     judged = [row for row in rows if row["judged"]]
@@ -98,23 +97,13 @@ def _kinds(case: Case, wanted: str) -> list[str]:
     return have
 
 
-def _other_trace(path: Path, kind: str) -> Path:
-    """A trace file; of a case's folder its store trace, or else its event trace."""
-    if path.is_dir():
-        for name in ("trace.parquet",) if kind == "event" else ("stores.parquet", "trace.parquet"):
-            if (path / name).is_file():
-                return path / name
-        raise TraceError(f"{path}: holds no trace")
-    return path
-
-
 def _found(rows: list[dict[str, Any]]) -> list[str]:
     return sorted({row["trace_kind"] for row in rows})
 
 
 def _compare(case: Case, kind: str, table: Any, members: int, seed: int, trace: Path | None) -> dict[str, Any]:
     prediction = predict.predict(case.inputs, kind, table, members=members, seed=seed, trace=trace)
-    source = trace if trace is not None else case.inputs.traces[kind]
+    source = case.inputs.traces[kind] if trace is None else next(iter(predict.other_traces(trace).values()))
     limited = int(case.inputs.parameters["max-bandwidth"]) >= 10
     unmodelled = [name for name in predict.NOT_MODELLED if name in case.inputs.capabilities]
     return {
@@ -130,5 +119,8 @@ def _compare(case: Case, kind: str, table: Any, members: int, seed: int, trace: 
         "bandwidth_limited": limited,
         "not_modelled": unmodelled,
         "inputs": list(prediction.inputs),
-        "notes": list(prediction.notes),
+        "notes": [
+            *prediction.notes,
+            *(["no result: nothing to compare with"] if case.actual.converged is None else []),
+        ],
     }

@@ -98,7 +98,8 @@ def summary(cases: list[dict[str, Any]]) -> dict[str, Any]:
         if m["actual"] is not None and m["predicted"] is not None
     ]
     result["downtime"] |= {"within_5_ms_or_25_pct": _share(near)}
-    right = [c["metrics"]["converged"]["actual"] == c["metrics"]["converged"]["predicted"] for c in cases]
+    known = [case["metrics"]["converged"] for case in cases if case["metrics"]["converged"]["actual"] is not None]
+    right = [outcome["actual"] == outcome["predicted"] for outcome in known]
     result["converged"] = {"right": sum(right), "of": len(right)}
     covered = [
         c["interval_ms"][0] <= c["metrics"]["total-time"]["actual"] <= c["interval_ms"][1]

@@ -7,7 +7,8 @@ that syncs a little later than the recording would find a page that is written a
 put in where the trace can not have shown them (`fill`), at the page's own rate, seeded. A *recording* is an event or
 store trace of another boot without a migration.
 
-Where a replay outlives its trace, the last half of it, at most five seconds, is repeated for as long as it takes.
+Where a replay outlives its trace, the trace's last second follows, then its last two, its last four, then its last five
+again and again, none longer than half of it: soon after its end the guest does most likely what it did last.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from replay.validation.columns import read_columns
 from replay.validation.guest_memory import to_dense
 from replay.verbs import GuestShape
 
-TAIL_NS = 5_000_000_000
-CONTINUATION = "the last half of the trace, at most 5 s, repeated"
+TAILS_NS = (1_000_000_000, 2_000_000_000, 4_000_000_000, 5_000_000_000)
+CONTINUATION = "its last 1, 2, 4 s and then its last 5 s again and again (at most half of it)"
 _BETWEEN = 6
+REACH = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +44,6 @@ class Recorded:
     bin_ns: int | None
     rearm_ns: np.ndarray | None
     rearm_source: str
-
-
-def read_recorded(inputs: Inputs, kind: str) -> Recorded:
-    """The case's trace of that kind. Raises TraceError when it is missing or broken."""
-    if kind not in inputs.traces:
-        raise TraceError(f"{inputs.folder}: has no trace of kind {kind}")
-    return read_file(inputs.traces[kind], inputs)
 
 
 def read_file(path: Path, inputs: Inputs) -> Recorded:
@@ -95,7 +90,7 @@ def with_unseen_pages(stores: Recorded, events: Recorded) -> Recorded:
 
 
 class Continued:
-    """Recorded events from `start_ns` (on the recording's clock) on; the tail repeated without end."""
+    """Recorded events from `start_ns` (on the recording's clock) on; then tails of it without end."""
 
     def __init__(self, recorded: Recorded, inputs: Inputs, start_ns: int = 0):
         self.shape = GuestShape(n_pages=inputs.n_pages, n_vcpus=inputs.n_vcpus)
@@ -105,14 +100,15 @@ class Continued:
         self.repeats = 0
 
     def windows(self, start_ns: int) -> Iterator[Window]:
-        """What is recorded, then its tail again and again."""
+        """What is recorded, then its tails."""
         r = self._recorded
-        span = max(1, min(TAIL_NS, (r.end_ns - self._start) // 2))
+        longest = max(1, (r.end_ns - self._start) // 2)
         first = int(np.searchsorted(r.t_ns, self._start))
-        tail = int(np.searchsorted(r.t_ns, r.end_ns - span))
         end = r.end_ns - self._start
         yield self._window(r.t_ns[first:] - self._start, first, end)
         while True:
+            span = min(TAILS_NS[min(self.repeats, len(TAILS_NS) - 1)], longest)
+            tail = int(np.searchsorted(r.t_ns, r.end_ns - span))
             self.repeats += 1
             yield self._window(r.t_ns[tail:] - (r.end_ns - span) + end, tail, end + span)
             end += span
@@ -153,7 +149,7 @@ def fill(recorded: Recorded, seed: int) -> Recorded:
     """An event trace with the writes put in that its re-arms can not have shown. Deterministic for a seed.
 
     A page that waited w after a re-arm for its write has a rate of about (m - 0.5) / (sum of its waits), taken over
-    the two intervals before and after; until the next re-arm it is written on as a Poisson process of that rate.
+    the REACH intervals before and after; until the next re-arm it is written on as a Poisson process of that rate.
     """
     rearm = rearm_times(recorded)
     edges = np.concatenate(([-1], rearm, [recorded.end_ns]))
@@ -185,21 +181,19 @@ def fill(recorded: Recorded, seed: int) -> Recorded:
 
 
 def _local_rate(page: np.ndarray, interval: np.ndarray, wait: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Writes a ns of each event's page, from the events of its page within two intervals."""
+    """Writes a ns of each event's page, from its events within REACH intervals; unwritten ones count in full."""
     order = np.lexsort((interval, page))
     p, k, w = page[order], interval[order], wait[order]
-    m, total = np.ones(p.size), w.copy()
-    for step in range(1, 5):
+    length = lengths.astype(np.float64)[k]
+    m, total, written = np.ones(p.size), w.copy(), length.copy()
+    for step in range(1, min(2 * REACH, p.size - 1) + 1):
         for here, there in ((slice(step, None), slice(None, -step)), (slice(None, -step), slice(step, None))):
-            near = (p[here] == p[there]) & (np.abs(k[here] - k[there]) <= 2) & (k[here] != k[there])
+            near = (p[here] == p[there]) & (np.abs(k[here] - k[there]) <= REACH) & (k[here] != k[there])
             m[here] += near
             total[here] += np.where(near, w[there], 0.0)
-    # Intervals in which the page was not written count with their whole length.
-    reach = sum(np.where((k + d >= 0) & (k + d < lengths.size), 1, 0) for d in range(-2, 3))
-    padded = np.concatenate((np.zeros(3), np.cumsum(lengths.astype(np.float64)), np.zeros(0)))
-    window = padded[np.minimum(k + 5, padded.size - 1)] - padded[np.clip(k, 0, None)]
-    mean = window / np.maximum(reach, 1)
-    total += np.maximum(reach - m, 0) * mean
+            written[here] += np.where(near, length[there], 0.0)
+    ends = np.concatenate(([0.0], np.cumsum(lengths.astype(np.float64))))
+    window = ends[np.minimum(k + REACH + 1, lengths.size)] - ends[np.maximum(k - REACH, 0)]
     rate = np.empty(p.size)
-    rate[order] = np.maximum(m - 0.5, 0.25) / np.maximum(total, 1.0)
+    rate[order] = (m - 0.5) / np.maximum(total + np.maximum(window - written, 0.0), 1.0)
     return rate

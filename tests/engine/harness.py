@@ -101,6 +101,7 @@ def run_engine(
         formulation=formulation,
         version=case.version,
         recorded_throttled=case.recorded_throttled,
+        guest_busy_pct=case.busy_pct,
     )
     policy = None
     if case.auto_converge:
@@ -250,6 +251,7 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
         options=draw(options(design)) if vary_options else {}, n_blocks=draw(st.sampled_from([1, 3])), loop=draw(st.booleans()),
         closed_loop=draw(st.booleans()), give_up_ns=give_up_ns, fixed=fixed,
         version=draw(st.sampled_from(VERSIONS)), recorded_throttled=draw(st.booleans()),
+        busy_pct=draw(st.sampled_from([100, 100, 60, 7])),
         auto_converge=draw(st.one_of(st.none(), policies)),
         start_ns=draw(st.sampled_from([0, duration_ns // 3])),
     )  # fmt: skip

@@ -22,7 +22,7 @@ from tests.reference.logs import LOGS
 from tests.reference.migration import DESIGNS
 
 PAIRS = [(log, design) for log in names("log") for design in names("design")]
-EXAMPLES = 8 if DISABLED else 60
+EXAMPLES = 8 if DISABLED else 30
 
 
 def test_the_reference_covers_every_plugin():

@@ -105,7 +105,9 @@ def test_a_design_of_ones_own_gives_what_the_shipped_one_gives(forgetful):
         assert mine.lost_pages == 0
         assert mine.rows[0]["formulation"] == "stepping"
         assert shipped.rows[0]["formulation"] == "batched"
-        assert mine.rows[1]["dirty_pages"] == pytest.approx(shipped.rows[1]["dirty_pages"], rel=0.1)
+        # It counts other work, so its first round ends some microseconds earlier or later.
+        first, theirs = ([row["dirty_pages"] for row in result.rows[:2]] for result in (mine, shipped))
+        assert first == pytest.approx(theirs, abs=5)
         assert mine.summary["ram"]["normal"] == pytest.approx(shipped.summary["ram"]["normal"], rel=0.05)
 
 

@@ -16,7 +16,7 @@ LEVELS = {
     "policies": 3,
     "importing": 2, "importers": 3,
     "results": 4, "config": 4,
-    "analysis": 5, "validation": 5, "axes": 5,
+    "analysis": 5, "safety": 5, "validation": 5, "axes": 5,
     "api": 6, "grid": 6,
     "cli": 7, "__init__": 7, "__main__": 7,
 }  # fmt: skip

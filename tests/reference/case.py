@@ -41,6 +41,7 @@ class Case:
     version: str = "10.0"
     auto_converge: tuple[int, int, int, bool, int] | None = None  # initial, increment, maximum, tailslow, trigger
     recorded_throttled: bool = False
+    busy_pct: int = 100
 
 
 def words_of(pages: set[int]) -> int:

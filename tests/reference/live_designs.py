@@ -191,10 +191,19 @@ class RingBackground(Live):
         self.prioritise, self.third = options["full"] == "prioritise", options["third-branch"]
         self.late = options.get("rearm", "before") == "after"
         self.turns = 0
+        self.folding = False
         self.done: set[int] = set()  # sent from the queue before the pass reached them
 
     def filtered(self, page):
-        return self.filter == "cursor" and page >= self.passed
+        if page < self.passed:
+            return False
+        return page not in self.done if self.folding else self.filter == "cursor"
+
+    def fold(self, slots, keep, counts):
+        if keep:
+            self.folding = True
+            self.mark_each(slots, self.n_pages, counts)
+            self.folding = False
 
     def mark_ram(self, page, counts):
         if self.filtered(page):

@@ -164,7 +164,8 @@ class Migration:
                 self.nap_end = tick + self.nap
                 self.tick += self.every
                 if self.case.closed_loop and not self.case.recorded_throttled:
-                    self.guest.sleep(self.nap)
+                    done = 10 * MS * 100 // self.case.busy_pct
+                    self.guest.sleep(max(0, self.every - done))
                 continue
             if wake is not None and wake <= until and (at is None or wake < at):
                 self.log.wake(self.design, wake, self.aside)
@@ -497,7 +498,8 @@ class Migration:
             self.opened = None
         self.rounds_transferred = self.stream.flushed
         if case.version == "7.2":
-            self.rounds_transferred = 4104 * self.counts["normal_pages"] + 9 * self.counts["zero_pages"] + 707
+            both = self.counts + self.aside
+            self.rounds_transferred = 4104 * both["normal_pages"] + 9 * both["zero_pages"] + 707
         return self
 
     def finish(self):
