@@ -78,7 +78,7 @@ def test_help_of_a_kind_says_how_to_record_it(kind, capsys):
 
 @pytest.mark.parametrize("kind", names("importer"))
 def test_an_importer_opens_with_an_essay(kind):
-    text = parse("importer", kind).module.__doc__
+    text = " ".join(parse("importer", kind).module.__doc__.split())
     assert text.startswith(f"{kind}: ")
     for part in ("What:", "How:", "Cost:", "Bad for", "Models:"):
         assert part in text
