@@ -16,11 +16,23 @@ from typing import TYPE_CHECKING, Any
 from replay.version import __version__
 
 if TYPE_CHECKING:
-    from replay.api import check, compare, generate, load, open_trace, phase, run, validate
+    from replay.api import check, compare, generate, import_trace, load, open_trace, phase, run, validate
     from replay.results.result import Result
 
-_FUNCTIONS = ("check", "compare", "generate", "load", "open_trace", "phase", "run", "validate")
-__all__ = ["Result", "__version__", "check", "compare", "generate", "load", "open_trace", "phase", "run", "validate"]
+_FUNCTIONS = ("check", "compare", "generate", "import_trace", "load", "open_trace", "phase", "run", "validate")
+__all__ = [
+    "Result",
+    "__version__",
+    "check",
+    "compare",
+    "generate",
+    "import_trace",
+    "load",
+    "open_trace",
+    "phase",
+    "run",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:

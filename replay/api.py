@@ -13,6 +13,7 @@ from replay.results.result import Result
 
 if TYPE_CHECKING:
     from replay.analysis.phase_map import Phase
+    from replay.importing.run import Imported
     from replay.migration.precopy import Progress
     from replay.safety.check import Verdict
     from replay.synthesis.synthetic import Synthetic
@@ -56,6 +57,35 @@ def generate(
 
     made = synthetic.open_workload(workload, memory=memory, vcpus=vcpus, duration=duration, rate=rate, seed=seed)
     return made if output is None else writing.write(made, output, progress)
+
+
+def import_trace(
+    kind: str,
+    files: str | os.PathLike[str] | list[str],
+    output: str | os.PathLike[str],
+    *,
+    progress: Written | None = None,
+    **options: Any,
+) -> Imported:
+    """Make a trace of a recording: kind "kvm-ftrace", "qemu-log", "qemu-simpletrace", "table", or a path to your own.
+
+    `files`: one or several, in their order; "-" is standard input; gzip and zstd are unpacked. `options`: those of
+    `replay import KIND --help`, as texts or numbers: slots="0=pc.ram@0+1G", max_dropped=0.05, memory="1G". The result
+    has the counts of every line, and the trace (kind "cloud-hypervisor" gives rounds instead). Raises UsageError, and
+    TraceError when more than max_dropped is missing; then nothing is written.
+    """
+    import dataclasses
+
+    from replay import plugins
+    from replay.importing import run as importing
+    from replay.importing.options import Options
+
+    texts = {name: spelled if isinstance(spelled, str) else str(spelled) for name, spelled in options.items()}
+    common = {field.name for field in dataclasses.fields(Options)}
+    settled = Options(**plugins.converted(Options, {n: t for n, t in texts.items() if n in common}, "import"))
+    importer = plugins.configured("importer", kind, {n: t for n, t in texts.items() if n not in common})
+    names = [os.fspath(files)] if isinstance(files, str | os.PathLike) else [os.fspath(file) for file in files]
+    return importing.import_files(importer, names, output, settled, progress)
 
 
 def run(

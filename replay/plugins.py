@@ -26,12 +26,19 @@ from typing import Any
 from replay import units
 from replay.errors import UsageError, unknown_name
 
-FOLDERS = {"log": "dirtylogs", "design": "designs", "policy": "policies", "workload": "workloads"}
+FOLDERS = {
+    "log": "dirtylogs",
+    "design": "designs",
+    "policy": "policies",
+    "workload": "workloads",
+    "importer": "importers",
+}
 _DEFINES = {
     "log": ("Config", "State", "build"),
     "design": ("Config", "State", "build"),
     "policy": ("Config", "build"),
     "workload": ("Config", "events"),
+    "importer": ("Config", "read"),
 }
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -149,6 +156,14 @@ def describe(kind: str, name: str) -> Description:
     return Description(kind=kind, name=name, summary=summary, parameters=tuple(parameters))
 
 
+def constant(kind: str, name: str, wanted: str) -> str:
+    """A text that a plug-in's file gives a name to, from its source alone; "" when there is none."""
+    for node in ast.parse(_source(kind, name).read_text()).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [wanted]:
+            return str(ast.literal_eval(node.value))
+    return ""
+
+
 def _parameter(node: ast.AnnAssign) -> Parameter:
     call = node.value
     assert isinstance(call, ast.Call), "a Config field is made by param(default, help, ...)"
@@ -166,7 +181,7 @@ def parse(kind: str, text: str) -> Plugin:
     name, _, given = text.strip().partition(":")
     module = _load(kind, name, _source(kind, name))
     fields = {field.name: field for field in dataclasses.fields(module.Config)}
-    values: dict[str, Any] = {}
+    values: dict[str, str] = {}
     for position, item in enumerate(part for part in given.split(",") if part.strip()):
         key, equals, value = item.partition("=")
         if not equals:
@@ -180,13 +195,32 @@ def parse(kind: str, text: str) -> Plugin:
             )
         if key in values:
             raise UsageError(f"{text!r}: {key.replace('_', '-')} is given twice")
-        values[key] = _convert(fields[key], value.strip(), f"{kind} {name}")
+        values[key] = value.strip()
+    return _settled(kind, name, module, values)
+
+
+def configured(kind: str, name: str, values: dict[str, str]) -> Plugin:
+    """A plug-in with parameters given one by one, as a command's flags are; raises UsageError as `parse` does."""
+    return _settled(kind, name, _load(kind, name, _source(kind, name)), values)
+
+
+def _settled(kind: str, name: str, module: ModuleType, texts: dict[str, str]) -> Plugin:
+    values = converted(module.Config, texts, f"{kind} {name}")
     shown = Path(name).stem if name.endswith(".py") else name
     config = module.Config(**values)
     check = getattr(module, "check", None)
     if check is not None:
         check(config)
     return Plugin(kind=kind, name=shown, module=module, config=config)
+
+
+def converted(config_class: Any, texts: dict[str, str], owner: str) -> dict[str, Any]:
+    """The values of a Config's fields from texts. Raises UsageError for one that is unknown or out of bounds."""
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    for key in texts.keys() - fields.keys():
+        known = [name.replace("_", "-") for name in fields]
+        raise unknown_name(f"parameter of {owner}:", key.replace("_", "-"), known)
+    return {key: _convert(fields[key], text, owner) for key, text in texts.items()}
 
 
 def _convert(field: Any, text: str, owner: str) -> Any:

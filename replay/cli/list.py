@@ -9,12 +9,13 @@ from replay.cli import show
 from replay.cli.options import add_json
 from replay.errors import unknown_name
 
-KINDS = ("logs", "designs", "policies", "workloads", "traces", "costs", "columns", "counters")
+KINDS = ("logs", "designs", "policies", "workloads", "traces", "importers", "costs", "columns", "counters")
+PLUGINS = {"logs": "log", "designs": "design", "policies": "policy", "workloads": "workload", "importers": "importer"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `replay list`."""
-    parser.add_argument("kind", nargs="?", metavar="|".join(KINDS), help="only these (default: all but the last three)")
+    parser.add_argument("kind", nargs="?", metavar="|".join(KINDS), help="only these (default: all but the last four)")
     add_json(parser)
 
 
@@ -34,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _entries(kind: str) -> list[dict[str, Any]]:
-    plugin = {"logs": "log", "designs": "design", "policies": "policy", "workloads": "workload"}.get(kind)
+    plugin = PLUGINS.get(kind)
     if plugin is not None:
         from replay import plugins
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from replay.errors import ReplayError
 from replay.version import __version__
@@ -19,6 +21,7 @@ COMMANDS = {
     "compare": "the same trace through several designs, side by side",
     "phase": "which design wins where: a grid over two or three settings",
     "generate": "write the trace of a generated guest: workloads, recordings, mixtures",
+    "import": "a trace from what was recorded: kernel trace, QEMU's log, any table",
     "validate": "predictions against real migrations, recorded with their traces",
     "calibrate": "measure this machine's costs, or fit a host's from its migrations",
     "check": "explore every interleaving of a design on small guests: can it lose a page?",
@@ -51,8 +54,13 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         if name == chosen:
-            importlib.import_module(f"replay.cli.{name}").add_arguments(command)
+            _module(name).add_arguments(command)
     return parser
+
+
+def _module(command: str) -> Any:
+    """The file of a subcommand; one that is a word of Python's has an underscore at its end."""
+    return importlib.import_module(f"replay.cli.{command}{'_' * keyword.iskeyword(command)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = next((argument for argument in given if not argument.startswith("-")), None)
     try:
         args = _parser(chosen if chosen in COMMANDS else None).parse_args(given)
-        code: int = importlib.import_module(f"replay.cli.{args.command}").main(args)
+        code: int = _module(args.command).main(args)
         sys.stdout.flush()
         return code
     except ReplayError as error:

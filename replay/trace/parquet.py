@@ -35,7 +35,7 @@ _BROKEN = (
 
 
 @contextlib.contextmanager
-def explaining(path: Path) -> Iterator[None]:
+def explaining(path: Path | str, kind: str = "Parquet") -> Iterator[None]:
     """Turns what pyarrow raises on a damaged file into a TraceError."""
     try:
         yield
@@ -43,7 +43,7 @@ def explaining(path: Path) -> Iterator[None]:
         raise TraceError(f"{path}: damaged, or too large: asks for more memory than there is") from None
     except _BROKEN as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise TraceError(f"{path}: damaged Parquet data: {reason[0]}") from None
+        raise TraceError(f"{path}: damaged {kind} data: {reason[0]}") from None
 
 
 def check_readable(path: Path) -> None:
