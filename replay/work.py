@@ -84,6 +84,9 @@ FAN_OUT = _counter("fan_out", "updates", "words or pages also marked for the oth
 DEVICE_WORDS = _counter("device_words", "words", "words of vhost's and VFIO's own dirty logs read at syncs")
 # -- the guest --------------------------------------------------------------------------------------------------------
 GUEST_WRITES = _counter("guest_writes", "events", "trace events applied")
+HOST_WRITES = _counter("host_writes", "events", "of these, made by the hypervisor on a vCPU's thread")
+DMA_WRITES = _counter("dma_writes", "events", "of these, made by devices that QEMU emulates")
+OUTSIDE_WRITES = _counter("outside_writes", "events", "of these, logged by vhost or VFIO")
 LOGGED_WRITES = _counter("logged_writes", "events", "of these, first writes after a re-arm: what the dirty log noticed")
 KRING_FULL_EXITS = _counter("kring_full_exits", "exits", "vCPU exits because its KVM ring reached the soft limit")
 VCPU_HOLDS = _counter("vcpu_holds", "holds", "times a vCPU had to wait until the sender made room")

@@ -42,9 +42,12 @@ from replay.verbs import (
 )
 from replay.work import (
     DEVICE_WORDS,
+    DMA_WRITES,
     FAN_OUT,
     GUEST_WRITES,
+    HOST_WRITES,
     NORMAL_PAGES,
+    OUTSIDE_WRITES,
     PRODUCER_SENDS,
     VCPU_HOLDS,
     ZERO_PAGES,
@@ -242,11 +245,15 @@ def _write_otherwise(
     """A write that is not a vCPU's store, by the path its source has."""
     source = origin >> SOURCE_SHIFT
     if source == HOST:
-        return write_host(log, design, page, origin & VCPU_MASK, meter)
+        stall = write_host(log, design, page, origin & VCPU_MASK, meter)
+        meter.work[HOST_WRITES] += U64(stall != REFUSED)
+        return stall
     if source >= VHOST:
+        meter.work[OUTSIDE_WRITES] += U1
         test_and_set(outside, page)
         state[OUTSIDE] = U1
     else:
+        meter.work[DMA_WRITES] += U1
         mark_ram(design, page, meter)
         meter.work[FAN_OUT] += U1
     return U0

@@ -196,6 +196,8 @@ class Migration:
             return
         self.guest.lanes[lane].popleft()
         self.aside["guest_writes"] += 1
+        if writer < 0:
+            self.aside[{DMA: "dma_writes", VHOST: "outside_writes"}.get(writer, "host_writes")] += 1
         self.version[page] += 1
         self.stale.add(page)
         self.live_zero.discard(page)
