@@ -169,6 +169,10 @@ def test_where_writes_come_from_decides_how_they_are_noticed():
     assert vhost.rounds[1]["device_words"] == 16
     assert vhost.rounds[1]["dirty_pages"] == 1
     assert [outcome.summary["ram"]["normal"] for outcome in (host, dma, vhost)] == [601] * 3
+    counted = [
+        (total(o, "host_writes"), total(o, "dma_writes"), total(o, "outside_writes")) for o in (host, dma, vhost)
+    ]
+    assert counted == [(3, 0, 0), (0, 1, 0), (0, 0, 1)]
 
 
 def test_rings_are_fetched_in_the_order_asked_for():
