@@ -182,7 +182,7 @@ def _nap(offset_ps: np.ndarray, state: np.ndarray) -> None:
         offset_ps[lane] += state[DILATION_PS]
 
 
-@kernel
+@inlined
 def _run_lane(
     log: Any,
     design: Any,
