@@ -80,6 +80,7 @@ def run_config(
     """The same with a ready configuration."""
     from replay.migration import costs, precopy, scale
     from replay.migration.feed import Feed
+    from replay.migration.parameters import Parameters
     from replay.migration.warm import warm
     from replay.plugins import parse
     from replay.results.provenance import provenance
@@ -109,7 +110,7 @@ def run_config(
         closed_loop=not config.open_loop,
         check=config.check,
     )
-    parameters = precopy.Parameters(
+    parameters = Parameters(
         max_bandwidth=config.max_bandwidth,
         downtime_limit_ms=config.downtime_limit,
         link_bandwidth=config.link,
@@ -118,6 +119,8 @@ def run_config(
         version=config.qemu_version,
         recorded_throttled=opened.metadata.throttled,
         guest_busy_pct=max(1, round(config.guest_busy * 100)),
+        zero_page_detection=config.zero_page_detection,
+        mapped_ram=config.mapped_ram,
     )
     plugin = parse("policy", config.policy) if config.policy else None
     machine = precopy.Precopy(

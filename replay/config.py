@@ -86,6 +86,12 @@ class RunConfig:
     )
     downtime_limit: int = option("300ms", "migration parameter downtime-limit", parse=_downtime_ms, metavar="TIME")
     qemu_version: str = option("10.0", "version of QEMU to behave as", choices=("7.2", "9.x", "10.0", "10.2"))
+    zero_page_detection: str = option(
+        "legacy",
+        "where pages of zeros are found: by the migration thread (legacy), nowhere (none), by multifd's channels",
+        choices=("legacy", "none", "multifd"),
+    )
+    mapped_ram: bool = option(False, "migrate to a file in which each page has its place")
     policy: str = option(
         "", "what is decided at a sync: a name or path/to/file.py (default: nothing)", metavar="POLICY[:PARAMS]"
     )
@@ -120,6 +126,17 @@ class RunConfig:
                 raise UsageError(f"{flag(field.name)} is true or false, not {value!r}")
             if field.type == "str" and not isinstance(value, str):
                 raise UsageError(f"{flag(field.name)} is text, not {value!r}")
+
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Options that exclude each other."""
+        newer = [
+            flag(name) for name, plain in (("zero_page_detection", "legacy"), ("mapped_ram", False))
+            if getattr(self, name) != plain
+        ]  # fmt: skip
+        if self.qemu_version == "7.2" and newer:
+            raise UsageError(f"{newer[0]} came with QEMU 9.0: leave it out, or take --qemu-version 9.x or later")
 
     def as_dict(self) -> dict[str, Any]:
         """All values by their names with hyphens, as results and labels show them."""

@@ -39,9 +39,9 @@ from replay.migration.link import (
     NORMAL_BYTES,
     QUEUED,
     WINDOW_START,
-    put_buffered,
     put_normals,
     put_page,
+    put_zeros,
     rate_exceeded,
 )
 from replay.verbs import (
@@ -276,7 +276,7 @@ def _send_rest(zeros: Any, stream: np.ndarray, sender: np.ndarray, bits: Any, me
     if n_zero == U0:
         put_normals(stream, n_normal, work)
     elif n_normal == U0:
-        put_buffered(stream, U64(9) * n_zero, work)
+        put_zeros(stream, n_zero, work)
     else:
         left = bits
         while left != U0:

@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from replay.jit import NONE, implements
-from replay.migration import engine, link, record, versions
+from replay.migration import engine, link, record, versions, wire
 from replay.migration.costs import Costs
 from replay.migration.engine import DEADLINE_PS, EMPTY, LIMITED, N_SENDER, NOW_PS, OUT_OF_TIME, SPENT_PS, WANT_EVENTS
 from replay.migration.feed import Feed
 from replay.migration.guest import CHECK, NEXT_PS, REDUNDANT, count_stale, settle_classes
 from replay.migration.link import COUNT_QUEUED, FLUSHED, LIMIT, WINDOW_MS, WINDOW_START
+from replay.migration.parameters import Parameters
 from replay.migration.policy import Policy, SyncRecord
 from replay.migration.throttle import Throttle
 from replay.units import PS_PER_MS
@@ -39,20 +40,6 @@ BACKGROUND_PS = 5000 * PS_PER_MS
 _NEVER = int(NONE)
 Progress = Callable[[int, int, int, int], None]
 """Called now and then with (virtual ns, round, pending pages, events applied); raise from it to cancel."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameters:
-    """What decides the course of a migration. Bandwidths in bytes a second, 0 for none."""
-
-    max_bandwidth: int
-    downtime_limit_ms: int
-    link_bandwidth: int
-    give_up_ns: int
-    formulation: str  # auto, batched or stepping
-    version: str = versions.DEFAULT
-    recorded_throttled: bool = False
-    guest_busy_pct: int = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +72,14 @@ class Precopy:
         self.n_pages, self.policy = n_pages, policy
         self.version = versions.VERSIONS[parameters.version]
         self.throttle = Throttle(feed.guest, parameters.recorded_throttled, parameters.guest_busy_pct)
-        price = costs.price_vector(parameters.link_bandwidth)
+        how = parameters.zero_page_detection, parameters.mapped_ram
+        price = wire.prices(costs, parameters.link_bandwidth, *how)
         price[NORMAL_PAGES] += np.uint64(costs.fixed_ps["first_copy"])
         self.meter = Meter(np.zeros(N_COUNTERS, dtype=np.uint64), price)
         self.aside = Meter(np.zeros(N_COUNTERS, dtype=np.uint64), price)
-        self.stream = link.new_stream()
+        self.stream = wire.open_stream(*how)
+        if parameters.zero_page_detection == "none":
+            wire.hide_zeros(feed.guest)
         self.stream[COUNT_QUEUED] = self.version.limit_counts_queued
         self.sender = np.zeros(N_SENDER, dtype=np.uint64)
         self.sender[engine.LATE_PAGE] = NONE

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from replay.columns import ROUNDS
-from replay.migration import engine, link
+from replay.migration import engine, link, wire
 from replay.migration.guest import CHECK, NAPPED_PS, REDUNDANT
 from replay.migration.link import FLUSHED, QUEUED
 from replay.units import PS_PER_MS
@@ -66,7 +66,8 @@ def summary(machine: Precopy, status: str, setup_ms: int, downtime_ms: int | Non
     normal, zero = machine.sent(NORMAL_PAGES), machine.sent(ZERO_PAGES)
     transferred = int(machine.stream[FLUSHED])
     if machine.version.transferred_is_ram:
-        transferred = normal * link.NORMAL_BYTES + zero * link.ZERO_BYTES + link.RAM_BYTES_BESIDE_PAGES
+        per_normal, per_zero = wire.page_bytes(machine.parameters.zero_page_detection, machine.parameters.mapped_ram)
+        transferred = normal * per_normal + zero * per_zero + link.RAM_BYTES_BESIDE_PAGES
     busy_ms = max(1, total_ms - setup_ms)
     return {
         "status": status,

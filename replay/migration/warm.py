@@ -9,6 +9,7 @@ import numpy as np
 from replay.kernels import memory
 from replay.migration import costs, precopy
 from replay.migration.feed import Feed, Window
+from replay.migration.parameters import Parameters
 from replay.plugins import Plugin
 from replay.verbs import GuestShape
 
@@ -36,7 +37,7 @@ def warm(log: Plugin, design: Plugin, formulation: str) -> None:
     if key in _warm:
         return
     guest = _TinyGuest()
-    parameters = precopy.Parameters(
+    parameters = Parameters(
         max_bandwidth=1 << 30,
         downtime_limit_ms=300,
         link_bandwidth=0,

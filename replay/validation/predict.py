@@ -22,6 +22,7 @@ from replay.errors import TraceError
 from replay.migration import precopy, versions
 from replay.migration.costs import Costs
 from replay.migration.feed import Feed
+from replay.migration.parameters import Parameters
 from replay.migration.policy import Policy
 from replay.migration.precopy import Outcome
 from replay.plugins import parse
@@ -31,7 +32,7 @@ from replay.validation.throttled import LinedUp
 from replay.validation.traces import Recorded
 
 MEMBERS = 15
-NOT_MODELLED = ("multifd", "xbzrle", "postcopy-ram", "dirty-limit", "mapped-ram", "background-snapshot", "x-colo")
+NOT_MODELLED = ("multifd", "xbzrle", "postcopy-ram", "dirty-limit", "background-snapshot", "x-colo")
 # Spread of a host's own figures from run to run, as the standard deviation of a logarithm; from repeated cases.
 _SPREAD = {"oversleep": 0.45, "first_copy": 0.25, "sync": 0.35, "vm_stop": 0.4, "device_state": 0.4, "connect": 0.3}
 _PAGE_SPREAD = 0.25
@@ -122,7 +123,7 @@ def run(
     """One replay of a case's migration."""
     source = traces.Continued(events, inputs, start_ns)
     feed = Feed(source, start_ns=0, lanes=1, loop=True, closed_loop=True, check=False)
-    parameters = precopy.Parameters(
+    parameters = Parameters(
         max_bandwidth=int(inputs.parameters["max-bandwidth"]),
         downtime_limit_ms=int(inputs.parameters["downtime-limit"]),
         link_bandwidth=0,
@@ -131,6 +132,8 @@ def run(
         version=versions.nearest(inputs.qemu_version),
         recorded_throttled=recorded_throttled,
         guest_busy_pct=busy_pct,
+        zero_page_detection="none" if inputs.parameters.get("zero-page-detection") == "none" else "legacy",
+        mapped_ram="mapped-ram" in inputs.capabilities,
     )
     policy: Policy | None = None
     if "auto-converge" in inputs.capabilities:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from replay.columns import ROUNDS
 from replay.migration import costs
 from replay.migration.feed import Feed, Window
-from replay.migration.precopy import Outcome, Parameters, Precopy
+from replay.migration.parameters import Parameters
+from replay.migration.precopy import Outcome, Precopy
 from replay.plugins import parse
 from replay.policies import auto_converge
 from replay.verbs import GuestShape
@@ -102,6 +103,8 @@ def run_engine(
         version=case.version,
         recorded_throttled=case.recorded_throttled,
         guest_busy_pct=case.busy_pct,
+        zero_page_detection=case.zero_detection,
+        mapped_ram=case.mapped_ram,
     )
     policy = None
     if case.auto_converge:
@@ -254,4 +257,6 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
         busy_pct=draw(st.sampled_from([100, 100, 60, 7])),
         auto_converge=draw(st.one_of(st.none(), policies)),
         start_ns=draw(st.sampled_from([0, duration_ns // 3])),
+        zero_detection=draw(st.sampled_from(["legacy", "legacy", "none", "multifd"])),
+        mapped_ram=draw(st.sampled_from([False, False, True])),
     )  # fmt: skip

@@ -42,6 +42,8 @@ class Case:
     auto_converge: tuple[int, int, int, bool, int] | None = None  # initial, increment, maximum, tailslow, trigger
     recorded_throttled: bool = False
     busy_pct: int = 100
+    zero_detection: str = "legacy"
+    mapped_ram: bool = False
 
 
 def words_of(pages: set[int]) -> int:

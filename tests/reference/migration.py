@@ -7,7 +7,7 @@ it says a migration does, the engine must say too, in every column of every roun
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.reference.case import DMA, MS, VHOST, Case
 from tests.reference.designs import Bitmap, DoubleRing, HierarchicalBitmap
@@ -23,7 +23,8 @@ DESIGNS = {
 class Stream:
     """Bytes on their way: a list of pieces, each ("buffer", n) or ("page", 4096)."""
 
-    def __init__(self):
+    def __init__(self, zero_bytes=9, mapped=False):
+        self.zero_bytes, self.mapped = zero_bytes, mapped
         self.flushed = 0
         self.flushes = 0
         self.pieces: list[list] = []
@@ -47,7 +48,11 @@ class Stream:
 
     def page(self, zero):
         if zero:
-            self.buffered(9)
+            self.buffered(self.zero_bytes)
+            return
+        if self.mapped:
+            self.flush()
+            self.flushed += 4096
             return
         self.buffered(8)
         self.pieces.append(["page", 4096])
@@ -109,6 +114,14 @@ class Guest:
 
 class Migration:
     def __init__(self, case: Case):
+        self.normal_bytes, self.zero_bytes = 4104, 9
+        if case.zero_detection == "none":
+            case = replace(case, zero=set())
+        if case.zero_detection == "multifd":
+            case = replace(case, prices=case.prices | {"zero_pages": 0})
+            self.zero_bytes = 8
+        if case.mapped_ram:
+            self.normal_bytes, self.zero_bytes = 4096, 0
         self.case = case
         self.log, self.design = LOGS[case.log](case), DESIGNS[case.design](case)
         self.guest = Guest(case, self.log.per_vcpu or self.design.per_vcpu)
@@ -117,7 +130,7 @@ class Migration:
         self.outside_used = False
         self.channel_free = self.fetching = self.locked_out = 0
         self.late_page: int | None = None
-        self.stream = Stream()
+        self.stream = Stream(self.zero_bytes, case.mapped_ram)
         self.counts, self.aside = Counter(), Counter()
         self.now = 0
         self.busy_until = 0
@@ -499,7 +512,9 @@ class Migration:
         self.rounds_transferred = self.stream.flushed
         if case.version == "7.2":
             both = self.counts + self.aside
-            self.rounds_transferred = 4104 * both["normal_pages"] + 9 * both["zero_pages"] + 707
+            self.rounds_transferred = (
+                self.normal_bytes * both["normal_pages"] + self.zero_bytes * both["zero_pages"] + 707
+            )
         return self
 
     def finish(self):
