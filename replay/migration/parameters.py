@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from replay.migration import versions
+from replay.migration.xbzrle import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,3 +22,4 @@ class Parameters:
     guest_busy_pct: int = 100
     zero_page_detection: str = "legacy"  # one of wire.DETECTIONS
     mapped_ram: bool = False
+    xbzrle: Settings | None = None

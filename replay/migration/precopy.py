@@ -30,9 +30,10 @@ from replay.migration.link import COUNT_QUEUED, FLUSHED, LIMIT, WINDOW_MS, WINDO
 from replay.migration.parameters import Parameters
 from replay.migration.policy import Policy, SyncRecord
 from replay.migration.throttle import Throttle
+from replay.migration.xbzrle import Encoder
 from replay.units import PS_PER_MS
 from replay.verbs import Meter
-from replay.work import INDEX, N_COUNTERS, NORMAL_PAGES, VCPU_KICKS, ZERO_PAGES
+from replay.work import INDEX, N_COUNTERS, NORMAL_PAGES, VCPU_KICKS, XBZRLE_PAGES, ZERO_PAGES
 
 MAX_WAIT_MS = 50
 RATE_PERIOD_MS = 1000
@@ -80,6 +81,10 @@ class Precopy:
         self.stream = wire.open_stream(*how)
         if parameters.zero_page_detection == "none":
             wire.hide_zeros(feed.guest)
+        self.encoder = None if parameters.xbzrle is None else Encoder(parameters.xbzrle)
+        if self.encoder is not None:
+            feed.guest = feed.guest._replace(cache=self.encoder.cache)
+            feed.guest.state[CHECK] = 1
         self.stream[COUNT_QUEUED] = self.version.limit_counts_queued
         self.sender = np.zeros(N_SENDER, dtype=np.uint64)
         self.sender[engine.LATE_PAGE] = NONE
@@ -336,6 +341,9 @@ class Precopy:
         """Rates of the period that a sync ends when it is longer than a second, and what the policy makes of it."""
         rates, now_ms = self.rates, int(self.now) // PS_PER_MS
         rates["period_pages"] += new
+        if self.encoder is not None:
+            self.encoder.at_sync(len(self.rounds) + 1, self.running)
+            self.batched = self.batched and not self.rounds  # from the second sync on what is sent depends on the guest
         flushed, long_enough = int(self.stream[FLUSHED]), now_ms > rates["last_ms"] + RATE_PERIOD_MS
         if self.policy is not None and self.running:
             pct = self.policy.at_sync(
@@ -354,6 +362,8 @@ class Precopy:
             if pct is not None:
                 self.throttle.set(self.feed.guest, pct, int(self.now))
         if long_enough:
+            if self.encoder is not None:
+                self.encoder.end_period(self)
             rates["dirty_pages_rate"] = rates["period_pages"] * 1000 // (now_ms - rates["last_ms"])
             rates["last_ms"], rates["period_pages"], rates["bytes"] = now_ms, 0, flushed
 
@@ -379,7 +389,7 @@ class Precopy:
         return int(self.meter.work[counter] + self.aside.work[counter])
 
     def _pages_sent(self) -> int:
-        return self.sent(NORMAL_PAGES) + self.sent(ZERO_PAGES)
+        return self.sent(NORMAL_PAGES) + self.sent(ZERO_PAGES) + self.sent(XBZRLE_PAGES)
 
     def _worth(self) -> int:
         return int((self.meter.work * self.meter.price).sum())

@@ -44,6 +44,7 @@ class Case:
     busy_pct: int = 100
     zero_detection: str = "legacy"
     mapped_ram: bool = False
+    xbzrle: tuple[int, int, int] | None = None  # slots, share of deltas that fit in millionths, bytes of a delta
 
 
 def words_of(pages: set[int]) -> int:
