@@ -110,7 +110,9 @@ def run_config(
     """The same with a ready configuration."""
     from replay.migration import costs, precopy, scale
     from replay.migration.feed import Feed
+    from replay.migration.parameters import Parameters
     from replay.migration.warm import warm
+    from replay.migration.xbzrle import Settings
     from replay.plugins import parse
     from replay.results.provenance import provenance
     from replay.synthesis.synthetic import settled
@@ -129,7 +131,7 @@ def run_config(
         zero_share=config.zero_share,
         seed=config.seed,
     )
-    warm(log, design, config.formulation)
+    warm(log, design, config.formulation, config.xbzrle is not None)
     stalls = any(getattr(plugin.module, "STALLS_VCPUS", False) for plugin in (log, design))
     feed = Feed(
         source,
@@ -139,7 +141,12 @@ def run_config(
         closed_loop=not config.open_loop,
         check=config.check,
     )
-    parameters = precopy.Parameters(
+    xbzrle = None
+    if config.xbzrle is not None:
+        xbzrle = Settings(
+            cache_bytes=config.xbzrle, share_ppm=round(config.xbzrle_share * 10**6), delta_bytes=config.xbzrle_bytes
+        )
+    parameters = Parameters(
         max_bandwidth=config.max_bandwidth,
         downtime_limit_ms=config.downtime_limit,
         link_bandwidth=config.link,
@@ -148,6 +155,9 @@ def run_config(
         version=config.qemu_version,
         recorded_throttled=opened.metadata.throttled,
         guest_busy_pct=max(1, round(config.guest_busy * 100)),
+        zero_page_detection=config.zero_page_detection,
+        mapped_ram=config.mapped_ram,
+        xbzrle=xbzrle,
     )
     plugin = parse("policy", config.policy) if config.policy else None
     machine = precopy.Precopy(

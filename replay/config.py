@@ -47,6 +47,13 @@ def _positive_ns(value: Any) -> int:
     return ns
 
 
+def _cache_bytes(value: Any) -> int:
+    size = units.parse_bytes(value)
+    if size < 4096 or size & (size - 1):
+        raise UsageError(f"xbzrle cache of {value!r}: take a power of two of at least 4K, such as 64M")
+    return size
+
+
 def _seed(value: Any) -> int:
     try:
         seed = int(str(value))
@@ -86,6 +93,24 @@ class RunConfig:
     )
     downtime_limit: int = option("300ms", "migration parameter downtime-limit", parse=_downtime_ms, metavar="TIME")
     qemu_version: str = option("10.0", "version of QEMU to behave as", choices=("7.2", "9.x", "10.0", "10.2"))
+    zero_page_detection: str = option(
+        "legacy",
+        "where pages of zeros are found: by the migration thread (legacy), nowhere (none), by multifd's channels",
+        choices=("legacy", "none", "multifd"),
+    )
+    mapped_ram: bool = option(False, "migrate to a file in which each page has its place")
+    xbzrle: int | None = option(
+        None, "send changes of pages, with a cache of this size (a power of two)", parse=_optional(_cache_bytes),
+        metavar="SIZE",
+    )  # fmt: skip
+    xbzrle_share: float = option(
+        1.0, "share of changed pages whose changes fit (1: as measured where 8 bytes of a page changed)",
+        parse=units.parse_share, metavar="SHARE",
+    )  # fmt: skip
+    xbzrle_bytes: int = option(
+        14, "mean bytes of a page's changes (14: as measured where 8 bytes of a page changed)",
+        parse=units.parse_bytes, metavar="BYTES",
+    )  # fmt: skip
     policy: str = option(
         "", "what is decided at a sync: a name or path/to/file.py (default: nothing)", metavar="POLICY[:PARAMS]"
     )
@@ -120,6 +145,21 @@ class RunConfig:
                 raise UsageError(f"{flag(field.name)} is true or false, not {value!r}")
             if field.type == "str" and not isinstance(value, str):
                 raise UsageError(f"{flag(field.name)} is text, not {value!r}")
+
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Options that exclude each other."""
+        newer = [
+            flag(name) for name, plain in (("zero_page_detection", "legacy"), ("mapped_ram", False))
+            if getattr(self, name) != plain
+        ]  # fmt: skip
+        if self.qemu_version == "7.2" and newer:
+            raise UsageError(f"{newer[0]} came with QEMU 9.0: leave it out, or take --qemu-version 9.x or later")
+
+        if self.xbzrle is not None and (self.mapped_ram or self.zero_page_detection == "multifd"):
+            other = "--mapped-ram" if self.mapped_ram else "--zero-page-detection multifd"
+            raise UsageError(f"QEMU refuses --xbzrle together with {other}: leave one of them out")
 
     def as_dict(self) -> dict[str, Any]:
         """All values by their names with hyphens, as results and labels show them."""

@@ -7,6 +7,7 @@ nanoseconds with up to three decimals and become whole picoseconds, so that mode
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,14 +37,20 @@ class Costs:
     fixed_ps: dict[str, int]
     fixed_bytes: dict[str, int]
 
-    def price_vector(self, link_bytes_per_s: int) -> np.ndarray:
+    def priced(self, **prices_ps: int) -> Costs:
+        """The same table with other prices for these counters."""
+        return dataclasses.replace(self, prices_ps=self.prices_ps | prices_ps)
+
+    def price_vector(
+        self, link_bytes_per_s: int, normal_bytes: int = NORMAL_BYTES, zero_bytes: int = ZERO_BYTES
+    ) -> np.ndarray:
         """Prices as the kernels take them: uint64 picoseconds by counter. A page costs at least its time on the wire.
 
         `link_bytes_per_s` 0: the wire is never the slower part.
         """
         price = np.array([self.prices_ps[counter.name] for counter in COUNTERS], dtype=np.uint64)
         if link_bytes_per_s:
-            for name, size in (("normal_pages", NORMAL_BYTES), ("zero_pages", ZERO_BYTES)):
+            for name, size in (("normal_pages", normal_bytes), ("zero_pages", zero_bytes)):
                 wire_ps = -(-size * PS_PER_S // link_bytes_per_s)
                 price[INDEX[name]] = max(int(price[INDEX[name]]), wire_ps)
         return price

@@ -31,6 +31,7 @@ from replay.migration.guest import (
     advance,
     drain_outside,
     read_pages,
+    send_page,
 )
 from replay.migration.link import (
     FLUSHED,
@@ -39,11 +40,12 @@ from replay.migration.link import (
     NORMAL_BYTES,
     QUEUED,
     WINDOW_START,
-    put_buffered,
     put_normals,
     put_page,
+    put_zeros,
     rate_exceeded,
 )
+from replay.migration.xbzrle import LAST_WORD, find_none
 from replay.verbs import (
     Meter,
     appetite,
@@ -191,6 +193,7 @@ def step(
                 continue
         page = pop(design, meter)
         if page == NONE:
+            find_none(guest.cache)
             _step_done(sender, meter)
             return EMPTY
         if rearm_due(log, page):
@@ -200,13 +203,11 @@ def step(
                 sender[LATE_PAGE] = page
             else:
                 rearm_page(log, page, meter)
-        word, bit = page >> U6, U1 << (page & U63)
-        read_pages(guest.content, guest.state, word, bit)
-        _send_page(guest.zeros, stream, word, bit, meter.work)
+        counts = send_page(guest, stream, page, meter.work)
         _step_done(sender, meter)
         if live(design):
             stream[FREE_PS] = sender[NOW_PS]
-        if _check_time(sender):
+        if counts and _check_time(sender):
             return OUT_OF_TIME
 
 
@@ -238,6 +239,7 @@ def plan(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.nda
         first = bits & (~bits + U1)
         ahead.word[count], ahead.bits[count], ahead.begin_ps[count] = word, first, sender[NOW_PS]
         take(design, word, first, meter)
+        guest.cache.registers[LAST_WORD] = word
         _send_page(guest.zeros, stream, word, first, meter.work)
         zero = guest.zeros[word] & first != U0
         ahead.find_ps[count] = _step_done(sender, meter) - (price[ZERO_PAGES] if zero else price[NORMAL_PAGES])
@@ -276,7 +278,7 @@ def _send_rest(zeros: Any, stream: np.ndarray, sender: np.ndarray, bits: Any, me
     if n_zero == U0:
         put_normals(stream, n_normal, work)
     elif n_normal == U0:
-        put_buffered(stream, U64(9) * n_zero, work)
+        put_zeros(stream, n_zero, work)
     else:
         left = bits
         while left != U0:

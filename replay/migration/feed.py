@@ -27,6 +27,7 @@ from replay.migration.guest import (
     VCPU_MASK,
     Guest,
 )
+from replay.migration.xbzrle import new_cache
 from replay.verbs import GuestShape
 
 _U = np.uint64
@@ -92,6 +93,7 @@ class Feed:
             outside=memory.words(shape.n_words),
             content=content.reshape(-1),
             zeros=zeros,
+            cache=new_cache(),
             turned=np.zeros(-(-shape.n_words // 64), dtype=np.uint8),
         )
 

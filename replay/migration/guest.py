@@ -27,6 +27,7 @@ from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, inlined, kernel
 from replay.kernels.bitmap import next_touched, test_and_set
 from replay.kernels.bits import lowest, popcount
 from replay.migration.link import FREE_PS, put_page
+from replay.migration.xbzrle import Cache, put_compared, turn_to
 from replay.verbs import (
     HELD,
     REFUSED,
@@ -34,6 +35,7 @@ from replay.verbs import (
     mark_ram,
     next_wake,
     rearm_page,
+    spent_sending_ps,
     unblock,
     urgent,
     wake,
@@ -80,6 +82,7 @@ class Guest(NamedTuple):
     outside: np.ndarray  # uint64 (n_words,)  pages in the dirty logs of vhost and VFIO
     content: np.ndarray  # uint64 (2 * n_words,)  stale and zero pages, interleaved
     zeros: np.ndarray  # uint64 (n_words,)  zero pages as the sender sees them
+    cache: Cache  # of xbzrle, see xbzrle.py
     turned: np.ndarray  # uint8 (n_words / 64,)  1: a zero page of these 64 words was written since the last settle
 
 
@@ -101,6 +104,20 @@ def read_pages(content: np.ndarray, state: np.ndarray, word: Any, bits: Any) -> 
         stale = content[_U2 * word]
         state[REDUNDANT] += popcount(bits & ~stale)
         content[_U2 * word] = stale & ~bits
+
+
+@kernel
+def send_page(guest: Guest, stream: np.ndarray, page: Any, work: np.ndarray) -> bool:
+    """Read a page and put it into the stream; whether it counts as one sent."""
+    word, bit = page >> U6, U1 << (page & U63)
+    zero = guest.zeros[word] & bit != U0
+    written = guest.content[_U2 * word] & bit != U0
+    read_pages(guest.content, guest.state, word, bit)
+    if turn_to(guest.cache, word):
+        return put_compared(guest.cache, stream, page, zero, written, work)
+    put_page(stream, zero, work)
+    work[ZERO_PAGES if zero else NORMAL_PAGES] += U1
+    return True
 
 
 @kernel
@@ -333,13 +350,9 @@ def _send_urgent(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter:
 def _send_one(log: Any, guest: Guest, stream: np.ndarray, meter: Meter, page: Any, time: Any) -> Any:
     """One page by its producer: wait for the channel, re-arm, read, send. Returns how long it took."""
     rearm_page(log, page, meter)
-    word, bit = page >> U6, U1 << (page & U63)
-    read_pages(guest.content, guest.state, word, bit)
-    zero = guest.zeros[word] & bit != U0
-    put_page(stream, zero, meter.work)
-    counter = ZERO_PAGES if zero else NORMAL_PAGES
-    meter.work[counter] += U1
+    before = spent_sending_ps(meter)
+    send_page(guest, stream, page, meter.work)
     meter.work[PRODUCER_SENDS] += U1
-    done = max(time, stream[FREE_PS]) + meter.price[counter] + meter.price[PRODUCER_SENDS]
+    done = max(time, stream[FREE_PS]) + spent_sending_ps(meter) - before
     stream[FREE_PS] = done
     return done - time

@@ -3,7 +3,9 @@
 The stream counts bytes only when it flushes: when its 32 KiB buffer is full or when it has gathered 64 pieces. A page
 with content adds a piece for its 8-byte header and one for itself, hence a flush every 32 such pages (131,328 bytes);
 a page of zeros adds 9 bytes to the buffer, hence a flush about every 3,640. A limited migration overshoots each window
-by up to one flush. QEMU 7.2 held what was queued against the limit (COUNT_QUEUED), and overshot by a page at most.
+by up to one flush. A mapped file (wire.py) has a place for each page: its content is written there at once, without a
+header, and a page of zeros not at all. QEMU 7.2 held what was queued against the limit (COUNT_QUEUED), and overshot by
+a page at most.
 Source: QEMU 10.0 migration/qemu-file.c by its described behaviour; windows of 6,041,106 bytes at 60 MB/s were measured
 on real migrations and come out here to the byte.
 """
@@ -18,7 +20,8 @@ from replay.jit import U0, U1, U64, inlined, kernel
 from replay.work import FLUSHES
 
 FLUSHED, QUEUED, PIECES, IN_BUFFER, BUFFERED, WINDOW_START, LIMIT, COUNT_QUEUED, FREE_PS = 0, 1, 2, 3, 4, 5, 6, 7, 8
-N_STREAM = 9
+MAPPED, ZERO_SIZE = 9, 10
+N_STREAM = 11
 
 BUFFER_BYTES = 32_768
 MAX_PIECES = 64
@@ -31,15 +34,18 @@ RAM_BYTES_BESIDE_PAGES = 707
 WINDOW_MS = 100
 
 _BUFFER, _PIECES, _U2 = U64(BUFFER_BYTES), U64(MAX_PIECES), U64(2)
-_PAGE, _HEADER, _ZERO = U64(PAGE_BYTES), U64(HEADER_BYTES), U64(ZERO_BYTES)
+_PAGE, _HEADER = U64(PAGE_BYTES), U64(HEADER_BYTES)
 
 
 def new_stream() -> np.ndarray:
-    """An empty stream: uint64 (9,): bytes, but for PIECES (a count), IN_BUFFER and COUNT_QUEUED (0 or 1), and FREE_PS.
+    """An empty stream: uint64 (11,): bytes, but for PIECES (a count), flags (0 or 1), and FREE_PS.
 
-    FREE_PS: host time from which on another thread may use the channel; kept for live designs only.
+    Flags are IN_BUFFER, COUNT_QUEUED and MAPPED. ZERO_SIZE: what a page of zeros takes. FREE_PS: host time from which
+    on another thread may use the channel; kept for live designs only.
     """
-    return np.zeros(N_STREAM, dtype=np.uint64)
+    stream = np.zeros(N_STREAM, dtype=np.uint64)
+    stream[ZERO_SIZE] = ZERO_BYTES
+    return stream
 
 
 @kernel
@@ -67,8 +73,25 @@ def put_buffered(stream: np.ndarray, count: Any, work: np.ndarray) -> None:
 
 
 @kernel
+def put_zeros(stream: np.ndarray, count: Any, work: np.ndarray) -> None:
+    """`count` pages of zeros, one after the other."""
+    put_buffered(stream, stream[ZERO_SIZE] * count, work)
+
+
+@kernel
+def _put_mapped(stream: np.ndarray, count: Any, work: np.ndarray) -> None:
+    """`count` pages to their places in a file; what was queued before them leaves first."""
+    if stream[QUEUED] != U0:
+        flush(stream, work)
+    stream[FLUSHED] += count * _PAGE
+
+
+@kernel
 def put_normal(stream: np.ndarray, work: np.ndarray) -> None:
     """One page with its content."""
+    if stream[MAPPED] != U0:
+        _put_mapped(stream, U1, work)
+        return
     put_buffered(stream, _HEADER, work)
     stream[PIECES] += U1
     stream[IN_BUFFER] = U0
@@ -81,7 +104,7 @@ def put_normal(stream: np.ndarray, work: np.ndarray) -> None:
 def put_page(stream: np.ndarray, zero: bool, work: np.ndarray) -> None:
     """One page, of zeros or with content."""
     if zero:
-        put_buffered(stream, _ZERO, work)
+        put_zeros(stream, U1, work)
     else:
         put_normal(stream, work)
 
@@ -89,6 +112,9 @@ def put_page(stream: np.ndarray, zero: bool, work: np.ndarray) -> None:
 @kernel
 def put_normals(stream: np.ndarray, count: Any, work: np.ndarray) -> None:
     """`count` pages with their content, one after the other, in steps of what fits before the next flush."""
+    if stream[MAPPED] != U0 and count > U0:
+        _put_mapped(stream, count, work)
+        return
     while count > U0:
         joined = stream[IN_BUFFER]
         part = min(count, (_PIECES - stream[PIECES] + joined) // _U2)

@@ -21,17 +21,19 @@ from typing import Any
 import numpy as np
 
 from replay.jit import NONE, implements
-from replay.migration import engine, link, record, versions
+from replay.migration import engine, link, record, versions, wire
 from replay.migration.costs import Costs
 from replay.migration.engine import DEADLINE_PS, EMPTY, LIMITED, N_SENDER, NOW_PS, OUT_OF_TIME, SPENT_PS, WANT_EVENTS
 from replay.migration.feed import Feed
 from replay.migration.guest import CHECK, NEXT_PS, REDUNDANT, count_stale, settle_classes
 from replay.migration.link import COUNT_QUEUED, FLUSHED, LIMIT, WINDOW_MS, WINDOW_START
+from replay.migration.parameters import Parameters
 from replay.migration.policy import Policy, SyncRecord
 from replay.migration.throttle import Throttle
+from replay.migration.xbzrle import Encoder
 from replay.units import PS_PER_MS
 from replay.verbs import Meter
-from replay.work import INDEX, N_COUNTERS, NORMAL_PAGES, VCPU_KICKS, ZERO_PAGES
+from replay.work import INDEX, N_COUNTERS, NORMAL_PAGES, VCPU_KICKS, XBZRLE_PAGES, ZERO_PAGES
 
 MAX_WAIT_MS = 50
 RATE_PERIOD_MS = 1000
@@ -39,20 +41,6 @@ BACKGROUND_PS = 5000 * PS_PER_MS
 _NEVER = int(NONE)
 Progress = Callable[[int, int, int, int], None]
 """Called now and then with (virtual ns, round, pending pages, events applied); raise from it to cancel."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameters:
-    """What decides the course of a migration. Bandwidths in bytes a second, 0 for none."""
-
-    max_bandwidth: int
-    downtime_limit_ms: int
-    link_bandwidth: int
-    give_up_ns: int
-    formulation: str  # auto, batched or stepping
-    version: str = versions.DEFAULT
-    recorded_throttled: bool = False
-    guest_busy_pct: int = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +73,18 @@ class Precopy:
         self.n_pages, self.policy = n_pages, policy
         self.version = versions.VERSIONS[parameters.version]
         self.throttle = Throttle(feed.guest, parameters.recorded_throttled, parameters.guest_busy_pct)
-        price = costs.price_vector(parameters.link_bandwidth)
+        how = parameters.zero_page_detection, parameters.mapped_ram
+        price = wire.prices(costs, parameters.link_bandwidth, *how)
         price[NORMAL_PAGES] += np.uint64(costs.fixed_ps["first_copy"])
         self.meter = Meter(np.zeros(N_COUNTERS, dtype=np.uint64), price)
         self.aside = Meter(np.zeros(N_COUNTERS, dtype=np.uint64), price)
-        self.stream = link.new_stream()
+        self.stream = wire.open_stream(*how)
+        if parameters.zero_page_detection == "none":
+            wire.hide_zeros(feed.guest)
+        self.encoder = None if parameters.xbzrle is None else Encoder(parameters.xbzrle)
+        if self.encoder is not None:
+            feed.guest = feed.guest._replace(cache=self.encoder.cache)
+            feed.guest.state[CHECK] = 1
         self.stream[COUNT_QUEUED] = self.version.limit_counts_queued
         self.sender = np.zeros(N_SENDER, dtype=np.uint64)
         self.sender[engine.LATE_PAGE] = NONE
@@ -346,6 +341,9 @@ class Precopy:
         """Rates of the period that a sync ends when it is longer than a second, and what the policy makes of it."""
         rates, now_ms = self.rates, int(self.now) // PS_PER_MS
         rates["period_pages"] += new
+        if self.encoder is not None:
+            self.encoder.at_sync(len(self.rounds) + 1, self.running)
+            self.batched = self.batched and not self.rounds  # from the second sync on what is sent depends on the guest
         flushed, long_enough = int(self.stream[FLUSHED]), now_ms > rates["last_ms"] + RATE_PERIOD_MS
         if self.policy is not None and self.running:
             pct = self.policy.at_sync(
@@ -364,6 +362,8 @@ class Precopy:
             if pct is not None:
                 self.throttle.set(self.feed.guest, pct, int(self.now))
         if long_enough:
+            if self.encoder is not None:
+                self.encoder.end_period(self)
             rates["dirty_pages_rate"] = rates["period_pages"] * 1000 // (now_ms - rates["last_ms"])
             rates["last_ms"], rates["period_pages"], rates["bytes"] = now_ms, 0, flushed
 
@@ -389,7 +389,7 @@ class Precopy:
         return int(self.meter.work[counter] + self.aside.work[counter])
 
     def _pages_sent(self) -> int:
-        return self.sent(NORMAL_PAGES) + self.sent(ZERO_PAGES)
+        return self.sent(NORMAL_PAGES) + self.sent(ZERO_PAGES) + self.sent(XBZRLE_PAGES)
 
     def _worth(self) -> int:
         return int((self.meter.work * self.meter.price).sum())

@@ -8,21 +8,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from replay.columns import ROUNDS
-from replay.migration import engine, link
+from replay.migration import engine, link, wire
 from replay.migration.guest import CHECK, NAPPED_PS, REDUNDANT
 from replay.migration.link import FLUSHED, QUEUED
 from replay.units import PS_PER_MS
-from replay.work import INDEX, N_SEND, NORMAL_PAGES, ZERO_PAGES
+from replay.work import (
+    INDEX,
+    N_SEND,
+    NORMAL_PAGES,
+    XBZRLE_MISSES,
+    XBZRLE_OVERFLOWS,
+    XBZRLE_PAGES,
+    XBZRLE_SAME,
+    ZERO_PAGES,
+)
 
 if TYPE_CHECKING:
     from replay.migration.precopy import Precopy
+
+_PAGES = (NORMAL_PAGES, ZERO_PAGES, XBZRLE_PAGES, XBZRLE_SAME, XBZRLE_OVERFLOWS, XBZRLE_MISSES)
 
 
 def totals(machine: Precopy) -> dict[str, Any]:
     """Everything that only grows. Modelled times are floored from exact sums."""
     work, price = machine.meter.work + machine.aside.work, machine.meter.price
     sending = machine.meter.work[:N_SEND] * price[:N_SEND]
-    pages_ps = int(sending[NORMAL_PAGES]) + int(sending[ZERO_PAGES])
+    pages_ps = sum(int(sending[counter]) for counter in _PAGES)
     guest = machine.feed.guest
     lanes, stall_ps = guest.stall_ps.size, int(guest.stall_ps.sum())
     still_ps = stall_ps + lanes * int(guest.state[NAPPED_PS])
@@ -66,8 +77,12 @@ def summary(machine: Precopy, status: str, setup_ms: int, downtime_ms: int | Non
     normal, zero = machine.sent(NORMAL_PAGES), machine.sent(ZERO_PAGES)
     transferred = int(machine.stream[FLUSHED])
     if machine.version.transferred_is_ram:
-        transferred = normal * link.NORMAL_BYTES + zero * link.ZERO_BYTES + link.RAM_BYTES_BESIDE_PAGES
+        per_normal, per_zero = wire.page_bytes(machine.parameters.zero_page_detection, machine.parameters.mapped_ram)
+        transferred = normal * per_normal + zero * per_zero + link.RAM_BYTES_BESIDE_PAGES
+        if machine.encoder is not None:
+            transferred += machine.encoder.transferred(machine)
     busy_ms = max(1, total_ms - setup_ms)
+    cache = {} if machine.encoder is None else {"xbzrle-cache": machine.encoder.summary(machine)}
     return {
         "status": status,
         "total-time": total_ms,
@@ -86,4 +101,4 @@ def summary(machine: Precopy, status: str, setup_ms: int, downtime_ms: int | Non
             "remaining": 0 if completed else machine.pending * link.PAGE_BYTES,
             "total": machine.n_pages * link.PAGE_BYTES,
         },
-    }
+    } | cache

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from replay.errors import TraceError
-from replay.migration import precopy, versions
+from replay.migration import precopy, versions, xbzrle
 from replay.migration.costs import Costs
 from replay.migration.feed import Feed
+from replay.migration.parameters import Parameters
 from replay.migration.policy import Policy
 from replay.migration.precopy import Outcome
 from replay.plugins import parse
@@ -31,7 +32,7 @@ from replay.validation.throttled import LinedUp
 from replay.validation.traces import Recorded
 
 MEMBERS = 15
-NOT_MODELLED = ("multifd", "xbzrle", "postcopy-ram", "dirty-limit", "mapped-ram", "background-snapshot", "x-colo")
+NOT_MODELLED = ("multifd", "postcopy-ram", "dirty-limit", "background-snapshot", "x-colo")
 # Spread of a host's own figures from run to run, as the standard deviation of a logarithm; from repeated cases.
 _SPREAD = {"oversleep": 0.45, "first_copy": 0.25, "sync": 0.35, "vm_stop": 0.4, "device_state": 0.4, "connect": 0.3}
 _PAGE_SPREAD = 0.25
@@ -122,7 +123,7 @@ def run(
     """One replay of a case's migration."""
     source = traces.Continued(events, inputs, start_ns)
     feed = Feed(source, start_ns=0, lanes=1, loop=True, closed_loop=True, check=False)
-    parameters = precopy.Parameters(
+    parameters = Parameters(
         max_bandwidth=int(inputs.parameters["max-bandwidth"]),
         downtime_limit_ms=int(inputs.parameters["downtime-limit"]),
         link_bandwidth=0,
@@ -131,6 +132,9 @@ def run(
         version=versions.nearest(inputs.qemu_version),
         recorded_throttled=recorded_throttled,
         guest_busy_pct=busy_pct,
+        zero_page_detection="none" if inputs.parameters.get("zero-page-detection") == "none" else "legacy",
+        mapped_ram="mapped-ram" in inputs.capabilities,
+        xbzrle=_xbzrle(inputs),
     )
     policy: Policy | None = None
     if "auto-converge" in inputs.capabilities:
@@ -141,6 +145,13 @@ def run(
         log.build(source.shape), design.build(source.shape), feed, parameters, table, source.shape.n_pages, policy
     )
     return machine.run()
+
+
+def _xbzrle(inputs: Inputs) -> xbzrle.Settings | None:
+    if "xbzrle" not in inputs.capabilities:
+        return None
+    cache_bytes = int(inputs.parameters.get("xbzrle-cache-size", xbzrle.DEFAULT_CACHE_BYTES))
+    return xbzrle.Settings(cache_bytes=cache_bytes, share_ppm=10**6, delta_bytes=xbzrle.MEASURED_DELTA_BYTES)
 
 
 def _auto_converge(parameters: dict[str, Any]) -> Any:
@@ -209,6 +220,8 @@ def _prediction(
     ]
     if "auto-converge" in inputs.capabilities:
         used.append(f"guest busy {inputs.busy_pct} % of its CPU time before the migration")
+    if "xbzrle" in inputs.capabilities:
+        used.append(f"xbzrle: all deltas fit, {xbzrle.MEASURED_DELTA_BYTES} bytes each (a fit to other cases)")
     if unseen is not None:
         used.append(f"page-table pages: from {paths['event'].name}")
     return Prediction(

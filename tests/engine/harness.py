@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from replay.columns import ROUNDS
 from replay.migration import costs
 from replay.migration.feed import Feed, Window
-from replay.migration.precopy import Outcome, Parameters, Precopy
+from replay.migration.parameters import Parameters
+from replay.migration.precopy import Outcome, Precopy
+from replay.migration.xbzrle import Settings
 from replay.plugins import parse
 from replay.policies import auto_converge
 from replay.verbs import GuestShape
@@ -102,6 +104,9 @@ def run_engine(
         version=case.version,
         recorded_throttled=case.recorded_throttled,
         guest_busy_pct=case.busy_pct,
+        zero_page_detection=case.zero_detection,
+        mapped_ram=case.mapped_ram,
+        xbzrle=None if case.xbzrle is None else settings_of(*case.xbzrle),
     )
     policy = None
     if case.auto_converge:
@@ -113,6 +118,10 @@ def run_engine(
     if keep is not None:
         keep.append(machine)
     return machine.run()
+
+
+def settings_of(slots: int, share_ppm: int, delta_bytes: int) -> Settings:
+    return Settings(cache_bytes=slots * 4096, share_ppm=share_ppm, delta_bytes=delta_bytes)
 
 
 def run_reference(case: Case) -> Migration:
@@ -217,6 +226,19 @@ def options(draw: Any, design: str) -> dict[str, Any]:
     return drawn
 
 
+# Of xbzrle: slots, share of deltas that fit, bytes of a delta.
+_XBZRLE = [
+    None,
+    None,
+    None,
+    (1, 1_000_000, 14),
+    (16, 333_333, 300),
+    (1024, 1_000_000, 14),
+    (1024, 700_001, 4000),
+    (64, 0, 5),
+]
+
+
 @st.composite
 def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
     """Small guests and settings that reach rate limits, thresholds, full rings, fallbacks, repeats and all-zero memory."""
@@ -231,6 +253,7 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
     zeros = set(np.flatnonzero(np.random.default_rng(n_pages).random(n_pages) < zero_share).tolist())
     small_ring = draw(st.booleans())
     fixed = TABLE.fixed_ps | {"first_copy": draw(st.sampled_from([0, 0, 30_000_000, 2_000_000_001]))}
+    mapped = draw(st.sampled_from([False, False, True]))
     policies = st.sampled_from([(20, 10, 99, False, 50), (50, 20, 90, True, 10), (99, 10, 99, False, 1)])
     give_up_ns = draw(st.sampled_from([150_000_000, 1_500_000_000, 1_500_000_000, 9_000_000_000]))
     prices = dict(TABLE.prices_ps)
@@ -254,4 +277,6 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
         busy_pct=draw(st.sampled_from([100, 100, 60, 7])),
         auto_converge=draw(st.one_of(st.none(), policies)),
         start_ns=draw(st.sampled_from([0, duration_ns // 3])),
+        zero_detection=draw(st.sampled_from(["legacy", "legacy", "none", "multifd"])),
+        mapped_ram=mapped, xbzrle=None if mapped else draw(st.sampled_from(_XBZRLE)),
     )  # fmt: skip

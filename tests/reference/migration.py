@@ -7,7 +7,7 @@ it says a migration does, the engine must say too, in every column of every roun
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.reference.case import DMA, MS, VHOST, Case
 from tests.reference.designs import Bitmap, DoubleRing, HierarchicalBitmap
@@ -23,7 +23,8 @@ DESIGNS = {
 class Stream:
     """Bytes on their way: a list of pieces, each ("buffer", n) or ("page", 4096)."""
 
-    def __init__(self):
+    def __init__(self, zero_bytes=9, mapped=False):
+        self.zero_bytes, self.mapped = zero_bytes, mapped
         self.flushed = 0
         self.flushes = 0
         self.pieces: list[list] = []
@@ -38,16 +39,22 @@ class Stream:
         self.pieces = []
 
     def buffered(self, count):
-        for _ in range(count):
+        while count:
             if not self.pieces or self.pieces[-1][0] != "buffer":
                 self.pieces.append(["buffer", 0])
-            self.pieces[-1][1] += 1
+            part = min(count, 32768 - sum(size for kind, size in self.pieces if kind == "buffer"))
+            self.pieces[-1][1] += part
+            count -= part
             if len(self.pieces) >= 64 or sum(size for kind, size in self.pieces if kind == "buffer") == 32768:
                 self.flush()
 
     def page(self, zero):
         if zero:
-            self.buffered(9)
+            self.buffered(self.zero_bytes)
+            return
+        if self.mapped:
+            self.flush()
+            self.flushed += 4096
             return
         self.buffered(8)
         self.pieces.append(["page", 4096])
@@ -109,6 +116,14 @@ class Guest:
 
 class Migration:
     def __init__(self, case: Case):
+        self.normal_bytes, self.zero_bytes = 4104, 9
+        if case.zero_detection == "none":
+            case = replace(case, zero=set())
+        if case.zero_detection == "multifd":
+            case = replace(case, prices=case.prices | {"zero_pages": 0})
+            self.zero_bytes = 8
+        if case.mapped_ram:
+            self.normal_bytes, self.zero_bytes = 4096, 0
         self.case = case
         self.log, self.design = LOGS[case.log](case), DESIGNS[case.design](case)
         self.guest = Guest(case, self.log.per_vcpu or self.design.per_vcpu)
@@ -117,7 +132,7 @@ class Migration:
         self.outside_used = False
         self.channel_free = self.fetching = self.locked_out = 0
         self.late_page: int | None = None
-        self.stream = Stream()
+        self.stream = Stream(self.zero_bytes, case.mapped_ram)
         self.counts, self.aside = Counter(), Counter()
         self.now = 0
         self.busy_until = 0
@@ -139,6 +154,9 @@ class Migration:
         self.rounds: list[dict] = []
         self.opened: dict | None = None
         self.pending_at_sync: list[int] = []
+        self.cache: dict[int, tuple[int, int]] = {}  # of xbzrle: slot to (page, sync of its last use)
+        self.compared = self.syncs = self.last_word = 0
+        self.wrapped = False
         self.unpaid = 0  # work done between two pages, part of the next one's time
         self.pct, self.tick, self.every, self.nap, self.nap_end = 0, None, 0, 0, 0
         self.throttle_steps: list[tuple[int, int]] = []
@@ -226,11 +244,11 @@ class Migration:
         begin = at
         while (page := self.design.urgent()) is not None:
             self.log.rearm_page(page, self.aside)
-            kind = self.read(page)
-            self.aside[kind] += 1
+            before, whole = self.worth(self.aside), self.aside["normal_pages"]
+            self.read(page, self.aside)
             self.aside["producer_sends"] += 1
-            at = max(at, self.channel_free) + self.case.prices[kind] + self.case.prices["producer_sends"]
-            if kind == "normal_pages":
+            at = max(at, self.channel_free) + self.worth(self.aside) - before
+            if self.aside["normal_pages"] > whole:
                 at += self.extra
                 self.spent["first copies aside"] += self.extra
             self.channel_free = at
@@ -272,6 +290,7 @@ class Migration:
             before = self.worth(self.counts)
             page = self.design.pop(self.counts)
             if page is None:
+                self.wrapped |= self.syncs > 1
                 self.now += self.worth(self.counts) - before + self.unpaid
                 self.unpaid = 0
                 break
@@ -280,15 +299,17 @@ class Migration:
                 self.late_page = page
             elif self.design.live:
                 self.log.rearm_page(page, self.counts)
-            kind = self.read(page)
-            self.counts[kind] += 1
+            whole = self.counts["normal_pages"]
+            counts = self.read(page, self.counts)
             self.now += self.worth(self.counts) - before + self.unpaid
             self.unpaid = 0
-            if kind == "normal_pages":
+            if self.counts["normal_pages"] > whole:
                 self.now += self.extra
                 self.spent["first copies"] += self.extra
             if self.design.live:
                 self.channel_free = self.now
+            if not counts:
+                continue
             if calls % 64 == 0 and budget_ms is not None and (self.now - begin) // MS > budget_ms:
                 break
             calls += 1
@@ -296,13 +317,47 @@ class Migration:
         self.stream.buffered(13)
         self.stream.flush()
 
-    def read(self, page):
-        """Read a page and put it into the stream; the counter it belongs to."""
-        self.redundant += page not in self.stale
+    def read(self, page, counts):
+        """Read a page and put it into the stream; whether it counts as one sent."""
+        same = self.copy[page] == self.version[page]
+        self.redundant += same
         self.stale.discard(page)
         self.copy[page] = self.version[page]
-        self.stream.page(page in self.seen_zero)
-        return "zero_pages" if page in self.seen_zero else "normal_pages"
+        zero = page in self.seen_zero
+        self.wrapped |= self.syncs > 1 and page // 64 < self.last_word
+        self.last_word = page // 64
+        if self.case.xbzrle and self.wrapped and not self.compare(page, zero, same, counts):
+            return not same
+        if zero or not self.wrapped or not self.case.xbzrle or not self.running:
+            self.stream.page(zero)
+        else:
+            self.stream.buffered(4104)
+        counts["zero_pages" if zero else "normal_pages"] += 1
+        return True
+
+    def compare(self, page, zero, same, counts):
+        """Look a page up in the cache of xbzrle; whether it must be sent whole."""
+        slots, share, size = self.case.xbzrle
+        now = self.syncs
+        held, used = self.cache.get(page % slots, (None, 0))
+        if zero or held != page:
+            counts["xbzrle_misses"] += not zero
+            free = held is None or held == page or now - used >= 2
+            if free and (zero or self.running):
+                self.cache[page % slots] = (page, now)
+            return True
+        self.cache[page % slots] = (page, now)
+        counts["xbzrle_pages"] += 1
+        if same:
+            counts["xbzrle_same"] += 1
+            return False
+        self.compared += 1
+        fits = self.compared * share // 10**6 > (self.compared - 1) * share // 10**6
+        if not fits:
+            counts["xbzrle_overflows"] += 1
+            return True
+        self.stream.buffered(11 + size)
+        return False
 
     def fetch(self, wanted):
         before = self.worth(self.counts)
@@ -340,6 +395,7 @@ class Migration:
         pages = (
             self.case.prices["normal_pages"] * self.counts["normal_pages"]
             + self.case.prices["zero_pages"] * self.counts["zero_pages"]
+            + sum(price * self.counts[name] for name, price in self.case.prices.items() if name.startswith("xbzrle"))
         )
         finding = (
             "find_calls",
@@ -422,6 +478,7 @@ class Migration:
                     self.guest.stall(lane, self.case.prices["vcpu_kicks"])
         now_ms = self.now // MS
         self.rate["pages"] += new
+        self.syncs = self.opened["round"]
         if self.running and self.case.auto_converge and now_ms > self.rate["last"] + 1000:
             self.decide(now_ms)
         if now_ms > self.rate["last"] + 1000:
@@ -501,7 +558,11 @@ class Migration:
         self.rounds_transferred = self.stream.flushed
         if case.version == "7.2":
             both = self.counts + self.aside
-            self.rounds_transferred = 4104 * both["normal_pages"] + 9 * both["zero_pages"] + 707
+            whole = self.normal_bytes * both["normal_pages"]
+            self.rounds_transferred = whole + self.zero_bytes * both["zero_pages"] + 707
+            if case.xbzrle:
+                deltas = both["xbzrle_pages"] - both["xbzrle_same"] - both["xbzrle_overflows"]
+                self.rounds_transferred += deltas * (11 + case.xbzrle[2])
         return self
 
     def finish(self):
@@ -520,7 +581,7 @@ class Migration:
 
     def pages_sent(self):
         both = self.counts + self.aside
-        return both["normal_pages"] + both["zero_pages"]
+        return both["normal_pages"] + both["zero_pages"] + both["xbzrle_pages"]
 
     def limit_rate(self):
         now_ms = self.now // MS
