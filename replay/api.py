@@ -111,6 +111,7 @@ def run_config(
     from replay.migration import costs, precopy, scale
     from replay.migration.feed import Feed
     from replay.migration.parameters import Parameters
+    from replay.migration.policy import attach
     from replay.migration.warm import warm
     from replay.migration.xbzrle import Settings
     from replay.plugins import parse
@@ -160,9 +161,12 @@ def run_config(
         xbzrle=xbzrle,
     )
     plugin = parse("policy", config.policy) if config.policy else None
+    decides = None if plugin is None else plugin.module.build(plugin.config)
+    log_state = log.build(source.shape)
+    attach(decides, log.module, log_state)
     machine = precopy.Precopy(
-        log.build(source.shape), design.build(source.shape), feed, parameters, table, source.shape.n_pages,
-        None if plugin is None else plugin.module.build(plugin.config),
+        log_state, design.build(source.shape), feed, parameters, table, source.shape.n_pages,
+        decides,
     )  # fmt: skip
     outcome = machine.run(progress)
     described = config.as_dict() | {

@@ -5,7 +5,8 @@ space reaps the rings, sets the pages' bits in the slot bitmap (L1) and resets t
 everything is reaped at a sync, by a thread that wakes once a second, and whenever one vCPU's ring reaches its soft
 limit: that vCPU leaves the guest and stands still until all rings have been reaped and reset; the others run on. Writes
 by the hypervisor on a vCPU's thread push whether armed or not. A live design may take fewer entries than there are, or
-fetch them itself; what it does not take stays here, and a vCPU whose ring is full waits for it.
+fetch them itself; what it does not take stays here, and a vCPU whose ring is full waits for it. Under a dirty limit
+(policies/dirty_limit.py) the thread measures vCPUs instead, and one whose ring is full reaps that ring only and sleeps.
 
 Cost: O(1) a first write, O(1) an entry reaped, one re-protection for each coalesced mask of up to 64 neighbouring
 pages; at a sync O(pages / 64) on top, because L1 is folded and cleared whole. Bad for a guest that dirties memory at
@@ -65,6 +66,10 @@ from replay.work import (
 
 STALLS_VCPUS = True  # a full ring stops its own vCPU, so each vCPU is delayed by itself
 RESERVED_ENTRIES, PML_ENTRIES = 64, 512
+QUOTA_MIB, LIMIT_EVERY, LIMIT_SINCE, RATE_MAX_MIB = 0, 1, 2, 3
+_PAGE, _MIB, _TOLERANCE_MIB = U64(4096), U64(1 << 20), U64(25)
+_PS_PER_US, _PS_PER_MS, _US_PER_S, _MS_PER_S = U64(10**6), U64(10**9), U64(10**6), U64(1000)
+_HALF_PCT, _ALL_PCT, _MOST_FILLS, _SMALL_STEPS = U64(50), U64(100), U64(99), U64(10)
 SIZE, SOFT_LIMIT, N_VCPUS, NEXT_WAKE, WAKE_EVERY, USED_MAX, TURN, N_PUSHED = 0, 1, 2, 3, 4, 5, 6, 7
 
 
@@ -96,6 +101,9 @@ class State(NamedTuple):
     l1: np.ndarray  # uint64 (n_words,)  KVMSlot.dirty_bmap
     registers: np.ndarray  # uint64 (8,)  SIZE, SOFT_LIMIT entries; N_VCPUS; NEXT_WAKE, WAKE_EVERY ps; USED_MAX entries;
     #                        TURN the ring that is fetched from next; N_PUSHED entries
+    reaped: np.ndarray  # uint64 (n_vcpus,)  entries of each ring reaped since the last measurement of the dirty limit
+    sleep_us: np.ndarray  # uint64 (n_vcpus,)  how long each vCPU sleeps when its ring is full
+    limit: np.ndarray  # uint64 (4,)  QUOTA_MIB a second and vCPU, 0: none; LIMIT_EVERY, LIMIT_SINCE ps; RATE_MAX_MIB
 
 
 def build(config: Config, shape: GuestShape) -> State:
@@ -112,6 +120,9 @@ def build(config: Config, shape: GuestShape) -> State:
         registers=np.array(
             [config.entries, config.entries - reserved, shape.n_vcpus, period, period, 0, 0, 0], dtype=np.uint64
         ),
+        reaped=memory.words(shape.n_vcpus),
+        sleep_us=memory.words(shape.n_vcpus),
+        limit=memory.words(4),
     )
 
 
@@ -150,10 +161,15 @@ def _unblock(log: State, design: Any, vcpu: Any, meter: Meter) -> Any:
     """The vCPU that left the guest reaps, if the design has room, and goes on when its ring is below the limit."""
     before, limit = spent_ps(meter), log.registers[SOFT_LIMIT]
     if ring.used(log.ends, vcpu) >= limit and not holds(design):
-        _reap(log, design, meter)
+        if log.limit[QUOTA_MIB] != U0 and room(design) == NONE:
+            _fetch_run(log, design, vcpu, NONE, meter)
+            if not reset_late(design):
+                reset(log, meter)
+        else:
+            _reap(log, design, meter)
     if holds(design) or ring.used(log.ends, vcpu) >= limit:
         return NONE
-    return spent_ps(meter) - before + meter.price[KRING_FULL_EXITS]
+    return spent_ps(meter) - before + meter.price[KRING_FULL_EXITS] + log.sleep_us[vcpu] * _PS_PER_US
 
 
 @harvest.implement(State)
@@ -173,7 +189,49 @@ def _wake(log: State, design: Any, now: Any, meter: Meter) -> None:
     before = spent_ps(meter)
     meter.work[REAPER_WAKES] += U1
     _reap(log, design, meter)
-    log.registers[NEXT_WAKE] = now + (spent_ps(meter) - before) + log.registers[WAKE_EVERY]
+    every = log.registers[WAKE_EVERY]
+    if log.limit[QUOTA_MIB] != U0:
+        fold_slots(design, log.l1, False, meter)
+        measure_vcpus(log, now)
+        every = log.limit[LIMIT_EVERY]
+    log.registers[NEXT_WAKE] = now + (spent_ps(meter) - before) + every
+
+
+@kernel
+def measure_vcpus(log: State, now: Any) -> None:
+    """Set each vCPU's sleep by what it has dirtied since the last measurement."""
+    spent_ms = max(U1, (now - log.limit[LIMIT_SINCE]) // _PS_PER_MS)
+    log.limit[LIMIT_SINCE] = now
+    for vcpu in range(log.registers[N_VCPUS]):
+        rate_mib = log.reaped[vcpu] * _PAGE // _MIB * _MS_PER_S // spent_ms
+        log.reaped[vcpu] = U0
+        log.sleep_us[vcpu] = _adjusted(log, log.sleep_us[vcpu], rate_mib)
+
+
+@kernel
+def _adjusted(log: State, sleep_us: Any, rate_mib: Any) -> Any:
+    """A vCPU's sleep at its next full rings, given how fast it dirtied memory with the present one."""
+    quota_mib = log.limit[QUOTA_MIB]
+    more = max(rate_mib, quota_mib)
+    gap = more - min(rate_mib, quota_mib)
+    if gap <= _TOLERANCE_MIB:
+        return sleep_us
+    if rate_mib == U0:
+        return U0
+    log.limit[RATE_MAX_MIB] = max(log.limit[RATE_MAX_MIB], rate_mib)
+    fill_us = log.registers[SIZE] * _PAGE // _MIB * _US_PER_S // log.limit[RATE_MAX_MIB]
+    pct = gap * _ALL_PCT // more
+    step_us = fill_us * pct // (_ALL_PCT - pct) if pct > _HALF_PCT else fill_us // _SMALL_STEPS
+    if rate_mib > quota_mib:
+        return min(sleep_us + step_us, _MOST_FILLS * fill_us)
+    return sleep_us - min(step_us, sleep_us)
+
+
+def limit_vcpus(log: State, quota_mib: int, period_ps: int, now_ps: int) -> None:
+    """From now on each vCPU is held to `quota_mib` MiB/s, measured every `period_ps`. Mutates `log`."""
+    log.limit[QUOTA_MIB], log.limit[LIMIT_EVERY], log.limit[LIMIT_SINCE] = quota_mib, period_ps, now_ps
+    log.registers[NEXT_WAKE] = now_ps + period_ps
+    log.reaped[:] = 0
 
 
 @occupancy_max.implement(State)
@@ -216,6 +274,7 @@ def _fetch_run(log: State, design: Any, vcpu: Any, limit: Any, meter: Meter) -> 
         if not mark_slot(design, log.l1, ring.entry(log.slots, vcpu, size, index), meter):
             meter.work[KRING_DUPLICATES] += U1
     log.fetched[vcpu] = first + count
+    log.reaped[vcpu] += count
     meter.work[KRING_REAPED] += count
     return count
 

@@ -2,13 +2,14 @@
 
 A policy is a file in policies/, or a user's own: a `Config`, and `build(config)` giving an object with
 `at_sync(record)` and `background_sync`. It decides in Python, once a sync; the answer is the new throttle in percent,
-or None.
+or None. One that
+limits single vCPUs has `attach(limit, log)` besides: it is given the log's `limit_vcpus`, or None when it has none.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,12 @@ class SyncRecord:
     period_dirty_bytes: int
     period_sent_bytes: int
     throttle_pct: int
+
+
+def attach(policy: Any, log_module: Any, log: Any) -> None:
+    """Give a policy that limits single vCPUs (it has `attach`) the log that does it."""
+    if hasattr(policy, "attach"):
+        policy.attach(getattr(log_module, "limit_vcpus", None), log)
 
 
 class Policy(Protocol):

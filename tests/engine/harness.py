@@ -13,10 +13,11 @@ from replay.columns import ROUNDS
 from replay.migration import costs
 from replay.migration.feed import Feed, Window
 from replay.migration.parameters import Parameters
+from replay.migration.policy import attach
 from replay.migration.precopy import Outcome, Precopy
 from replay.migration.xbzrle import Settings
 from replay.plugins import parse
-from replay.policies import auto_converge
+from replay.policies import auto_converge, dirty_limit
 from replay.verbs import GuestShape
 from tests.reference.case import DMA, VHOST, Case, host_on
 from tests.reference.migration import Migration
@@ -112,9 +113,12 @@ def run_engine(
     if case.auto_converge:
         given = ("initial", "increment", "maximum", "tailslow", "trigger")
         policy = auto_converge.build(auto_converge.Config(**dict(zip(given, case.auto_converge, strict=True))))
-    machine = Precopy(
-        log.build(source.shape), design.build(source.shape), feed, parameters, table, case.n_pages, policy
-    )
+    if case.dirty_limit:
+        given = ("quota", "period", "trigger")
+        policy = dirty_limit.build(dirty_limit.Config(**dict(zip(given, case.dirty_limit, strict=True))))
+    log_state = log.build(source.shape)
+    attach(policy, log.module, log_state)
+    machine = Precopy(log_state, design.build(source.shape), feed, parameters, table, case.n_pages, policy)
     if keep is not None:
         keep.append(machine)
     return machine.run()
@@ -226,6 +230,8 @@ def options(draw: Any, design: str) -> dict[str, Any]:
     return drawn
 
 
+# Quota in MiB/s, period in ms, trigger in %.
+_DIRTY_LIMITS = [None, (1, 1000, 1), (1, 100, 1), (40, 250, 1)]
 # Of xbzrle: slots, share of deltas that fit, bytes of a delta.
 _XBZRLE = [
     None,
@@ -254,7 +260,9 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
     small_ring = draw(st.booleans())
     fixed = TABLE.fixed_ps | {"first_copy": draw(st.sampled_from([0, 0, 30_000_000, 2_000_000_001]))}
     mapped = draw(st.sampled_from([False, False, True]))
-    policies = st.sampled_from([(20, 10, 99, False, 50), (50, 20, 90, True, 10), (99, 10, 99, False, 1)])
+    throttled = draw(
+        st.one_of(st.none(), st.sampled_from([(20, 10, 99, False, 50), (50, 20, 90, True, 10), (99, 10, 99, False, 1)]))
+    )
     give_up_ns = draw(st.sampled_from([150_000_000, 1_500_000_000, 1_500_000_000, 9_000_000_000]))
     prices = dict(TABLE.prices_ps)
     if draw(st.booleans()):  # slow work, so that deadlines, busy syncs and stalls matter even in a small guest
@@ -275,7 +283,8 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
         closed_loop=draw(st.booleans()), give_up_ns=give_up_ns, fixed=fixed,
         version=draw(st.sampled_from(VERSIONS)), recorded_throttled=draw(st.booleans()),
         busy_pct=draw(st.sampled_from([100, 100, 60, 7])),
-        auto_converge=draw(st.one_of(st.none(), policies)),
+        auto_converge=throttled,
+        dirty_limit=None if log != "kvm-ring" or throttled else draw(st.sampled_from(_DIRTY_LIMITS)),
         start_ns=draw(st.sampled_from([0, duration_ns // 3])),
         zero_detection=draw(st.sampled_from(["legacy", "legacy", "none", "multifd"])),
         mapped_ram=mapped, xbzrle=None if mapped else draw(st.sampled_from(_XBZRLE)),

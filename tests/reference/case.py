@@ -42,6 +42,7 @@ class Case:
     auto_converge: tuple[int, int, int, bool, int] | None = None  # initial, increment, maximum, tailslow, trigger
     recorded_throttled: bool = False
     busy_pct: int = 100
+    dirty_limit: tuple[int, int, int] | None = None  # quota in MiB/s, period in ms, trigger
     zero_detection: str = "legacy"
     mapped_ram: bool = False
     xbzrle: tuple[int, int, int] | None = None  # slots, share of deltas that fit in millionths, bytes of a delta

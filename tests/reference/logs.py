@@ -118,6 +118,8 @@ class KvmRing:
         self.slots: set[int] = set()
         self.next_wake = case.reaper_ps
         self.used_max = 0
+        self.quota, self.period, self.since, self.fastest = None, 0, 0, 0  # of the dirty limit
+        self.reaped, self.sleep_us = [0] * case.n_vcpus, [0] * case.n_vcpus
 
     def write(self, design, page, vcpu, counts):
         return self.push(page, vcpu, counts) if page in self.armed else 0
@@ -142,11 +144,17 @@ class KvmRing:
     def unblock(self, design, vcpu, counts):
         mine = Counter()
         if len(self.rings[vcpu]) >= self.soft_limit and not design.holds():
-            self.reap(design, mine)
+            if self.quota is not None and design.room() is None:
+                while self.fetched[vcpu] < len(self.rings[vcpu]):
+                    self.take(design, vcpu, mine)
+                if not design.late:
+                    self.reset(mine)
+            else:
+                self.reap(design, mine)
             counts.update(mine)
         if design.holds() or len(self.rings[vcpu]) >= self.soft_limit:
             return None
-        return self.worth(mine) + self.case.prices["kring_full_exits"]
+        return self.worth(mine) + self.case.prices["kring_full_exits"] + self.sleep_us[vcpu] * 10**6
 
     @property
     def backlog(self):
@@ -168,6 +176,7 @@ class KvmRing:
     def take(self, design, vcpu, counts):
         page, _ = self.rings[vcpu][self.fetched[vcpu]]
         self.fetched[vcpu] += 1
+        self.reaped[vcpu] += 1
         if not design.mark_slot(self.slots, page, counts):
             counts["kring_duplicates"] += 1
         counts["kring_reaped"] += 1
@@ -213,8 +222,34 @@ class KvmRing:
     def wake(self, design, now, counts):
         mine = Counter({"reaper_wakes": 1})
         self.reap(design, mine)
+        if self.quota is not None:
+            design.fold(self.slots, False, mine)
+            self.measure(max(1, (now - self.since) // 10**9))
+            self.since = now
         counts.update(mine)
-        self.next_wake = now + self.worth(mine) + self.case.reaper_ps
+        self.next_wake = now + self.worth(mine) + (self.case.reaper_ps if self.quota is None else self.period)
+
+    def limit(self, quota, period_ps, now_ps):
+        self.quota, self.period, self.since = quota, period_ps, now_ps
+        self.next_wake = now_ps + period_ps
+        self.reaped = [0] * self.case.n_vcpus
+
+    def measure(self, spent_ms):
+        """Longer sleeps for those that are too fast, shorter ones for those that are too slow."""
+        for vcpu, entries in enumerate(self.reaped):
+            rate = entries * 4096 // 2**20 * 1000 // spent_ms
+            self.reaped[vcpu] = 0
+            if abs(rate - self.quota) <= 25:
+                continue
+            if rate == 0:
+                self.sleep_us[vcpu] = 0
+                continue
+            self.fastest = max(self.fastest, rate)
+            fill = self.case.kring_entries * 4096 // 2**20 * 10**6 // self.fastest
+            pct = abs(rate - self.quota) * 100 // max(rate, self.quota)
+            step = fill * pct // (100 - pct) if pct > 50 else fill // 10
+            wanted = self.sleep_us[vcpu] + (step if rate > self.quota else -step)
+            self.sleep_us[vcpu] = max(0, min(wanted, 99 * fill) if rate > self.quota else wanted)
 
     def harvest(self, design, counts):
         counts["vcpu_kicks"] += self.case.n_vcpus

@@ -479,6 +479,12 @@ class Migration:
         now_ms = self.now // MS
         self.rate["pages"] += new
         self.syncs = self.opened["round"]
+        if self.running and self.case.dirty_limit and now_ms > self.rate["last"] + 1000:
+            quota, period_ms, trigger = self.case.dirty_limit
+            if self.rate["pages"] * 4096 > (self.stream.flushed - self.rate.get("bytes", 0)) * trigger // 100:
+                self.strikes += 1
+                if self.strikes == 2:
+                    self.log.limit(quota, period_ms * MS, now_ms * MS)
         if self.running and self.case.auto_converge and now_ms > self.rate["last"] + 1000:
             self.decide(now_ms)
         if now_ms > self.rate["last"] + 1000:
