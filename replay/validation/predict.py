@@ -221,9 +221,8 @@ def _prediction(
     if "auto-converge" in inputs.capabilities:
         used.append(f"guest busy {inputs.busy_pct} % of its CPU time before the migration")
     if "xbzrle" in inputs.capabilities:
-        used.append(
-            f"xbzrle: all deltas fit, {xbzrle.MEASURED_DELTA_BYTES} bytes each (a fit to two recorded migrations, this one perhaps among them)"
-        )
+        delta = f"xbzrle: all deltas fit, {xbzrle.MEASURED_DELTA_BYTES} bytes each"
+        used.append(f"{delta} (a fit to two recorded migrations, this one perhaps among them)")
     if unseen is not None:
         used.append(f"page-table pages: from {paths['event'].name}")
     return Prediction(
