@@ -353,6 +353,9 @@ def _send_one(log: Any, guest: Guest, stream: np.ndarray, meter: Meter, page: An
     before = spent_sending_ps(meter)
     send_page(guest, stream, page, meter.work)
     meter.work[PRODUCER_SENDS] += U1
-    done = max(time, stream[FREE_PS]) + spent_sending_ps(meter) - before
-    stream[FREE_PS] = done
+    begin = time
+    if guest.state[CLOSED_LOOP] != U0:  # a guest that is never delayed would make the queue for the channel endless
+        begin = max(time, stream[FREE_PS])
+    done = begin + spent_sending_ps(meter) - before
+    stream[FREE_PS] = max(stream[FREE_PS], done)
     return done - time

@@ -205,3 +205,14 @@ def test_pages_that_can_not_be_found_make_the_loop_spin_not_hang():
     )
     assert outcome.status == "not-converged"
     assert outcome.rounds[-1]["pending_after_pages"] > 0
+
+
+def test_producers_that_send_do_not_queue_for_ever_when_the_guest_is_never_delayed():
+    case = busy(design="ring-only", options={"entries": 4, "full": "send"}, log="tcg", closed_loop=False)
+    outcome = run_engine(case)
+    sends, page_ps = (
+        total(outcome, "producer_sends"),
+        TABLE.prices_ps["normal_pages"] + TABLE.prices_ps["producer_sends"],
+    )
+    assert sends > 0
+    assert sum(outcome.guest["stall_ns"]) < 20 * sends * page_ps // 1000

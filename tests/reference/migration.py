@@ -247,11 +247,13 @@ class Migration:
             before, whole = self.worth(self.aside), self.aside["normal_pages"]
             self.read(page, self.aside)
             self.aside["producer_sends"] += 1
-            at = max(at, self.channel_free) + self.worth(self.aside) - before
+            if self.case.closed_loop:
+                at = max(at, self.channel_free)
+            at += self.worth(self.aside) - before
             if self.aside["normal_pages"] > whole:
                 at += self.extra
                 self.spent["first copies aside"] += self.extra
-            self.channel_free = at
+            self.channel_free = max(self.channel_free, at)
         return at - begin
 
     # -- sending
