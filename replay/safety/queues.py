@@ -7,7 +7,8 @@ queue's lock, and a consumer sees an entry only once its index was published.
 
 from __future__ import annotations
 
-from replay.safety.model import NOBODY, Model
+from replay.safety.guest import Guest
+from replay.safety.model import BIT, EMPTY, NOBODY, Model
 
 
 class Queue:
@@ -52,3 +53,36 @@ class Queue:
         """Forget all entries."""
         for slot in self.slots:
             s[slot] = NOBODY
+
+
+def add_last_drain(guest: Guest, sender: int, queue: Queue, side: int, unvisited: int) -> None:
+    """Steps of a sender with one queue: stop the guest once memory was passed, then send what is left anywhere."""
+    model = guest.model
+    rest = model.pages("rest")
+
+    def allowed(s: bytearray) -> bool:
+        if guest.bounds.strict and not (queue.empty(s) and s[guest.logged] == EMPTY):
+            return False
+        return s[unvisited] == EMPTY
+
+    def collect(s: bytearray, page: int) -> str | None:
+        if not s[guest.stopped] or not queue.empty(s):
+            return None
+        s[rest] = s[guest.logged] | s[side]
+        s[guest.logged] = s[side] = EMPTY
+        return "drain"
+
+    def drain(s: bytearray, page: int) -> str | None:
+        if not guest.in_order(s, rest, page):
+            return None
+        s[rest] &= ~BIT[page]
+        s[guest.old] &= ~BIT[page]
+        return "drain"
+
+    def finish(s: bytearray, page: int) -> str | None:
+        return "done" if s[rest] == EMPTY else None
+
+    guest.add_stop(sender, "next", "next", allowed)
+    model.step(sender, "next", "collect the rest", collect, means="what is left in KVM rings and side bitmap")
+    model.step(sender, "drain", "read", drain, among=rest, means="the target has the latest version")
+    model.step(sender, "drain", "complete", finish, means="the target takes over")

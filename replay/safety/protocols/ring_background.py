@@ -21,7 +21,7 @@ from typing import Any
 from replay.safety.explorer import Step
 from replay.safety.guest import Guest
 from replay.safety.model import BIT, COUNT, EMPTY, NOBODY, Bounds, Model
-from replay.safety.queues import Queue
+from replay.safety.queues import Queue, add_last_drain
 
 LOGS = ("kvm-ring",)
 WAITS = "unvisited"
@@ -77,7 +77,7 @@ def build(config: Any, bounds: Bounds, *, log: str = "kvm-ring", publish_late: b
     else:
         _add_fetch(guest, sender, config, turns, unvisited)
     _add_sender(guest, sender, register, queue, unvisited, config, turns, publish_late)
-    _add_end(guest, sender, queue, side, unvisited)
+    add_last_drain(guest, sender, queue, side, unvisited)
     return model
 
 
@@ -257,35 +257,3 @@ def _add_sender(
     model.step(sender, "next", "pop", pop, shows=register)
     model.step(sender, "arm", "arm", arm, own=register, means="a write from now on traps")
     guest.add_read(sender, register, "read", "next")
-
-
-def _add_end(guest: Guest, sender: int, queue: Queue, side: int, unvisited: int) -> None:
-    model = guest.model
-    rest = model.pages("rest")
-
-    def allowed(s: bytearray) -> bool:
-        if guest.bounds.strict and not (queue.empty(s) and s[guest.logged] == EMPTY):
-            return False
-        return s[unvisited] == EMPTY
-
-    def collect(s: bytearray, page: int) -> str | None:
-        if not s[guest.stopped] or not queue.empty(s):
-            return None
-        s[rest] = s[guest.logged] | s[side]
-        s[guest.logged] = s[side] = EMPTY
-        return "drain"
-
-    def drain(s: bytearray, page: int) -> str | None:
-        if not guest.in_order(s, rest, page):
-            return None
-        s[rest] &= ~BIT[page]
-        s[guest.old] &= ~BIT[page]
-        return "drain"
-
-    def finish(s: bytearray, page: int) -> str | None:
-        return "done" if s[rest] == EMPTY else None
-
-    guest.add_stop(sender, "next", "next", allowed)
-    model.step(sender, "next", "collect the rest", collect, means="what is left in KVM rings and side bitmap")
-    model.step(sender, "drain", "read", drain, among=rest, means="the target has the latest version")
-    model.step(sender, "drain", "complete", finish, means="the target takes over")

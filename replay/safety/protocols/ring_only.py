@@ -21,7 +21,7 @@ from typing import Any
 
 from replay.safety.guest import Guest
 from replay.safety.model import BIT, EMPTY, NOBODY, Bounds, Model
-from replay.safety.queues import Queue
+from replay.safety.queues import Queue, add_last_drain
 
 LOGS = ("kvm-ring",)
 
@@ -128,9 +128,8 @@ def _add_reaper(guest: Guest, mark: Any, stamps: int, queue: Queue) -> None:
 def _add_sender(
     guest: Guest, sender: int, register: int, queue: Queue, queued: int, side: int, clear_after_read: bool
 ) -> None:
-    model, bounds = guest.model, guest.bounds
+    model = guest.model
     unvisited = model.pages("unvisited", model.everything)
-    rest = model.pages("rest")
 
     def visit(s: bytearray, page: int) -> str:
         s[unvisited] &= ~BIT[page]
@@ -159,28 +158,6 @@ def _add_sender(
         s[guest.old] &= ~BIT[page]
         return "clear"
 
-    def allowed(s: bytearray) -> bool:
-        if bounds.strict and not (queue.empty(s) and s[guest.logged] == EMPTY):
-            return False
-        return s[unvisited] == EMPTY
-
-    def collect(s: bytearray, page: int) -> str | None:
-        if not s[guest.stopped] or not queue.empty(s):
-            return None
-        s[rest] = s[guest.logged] | s[side]
-        s[guest.logged] = s[side] = EMPTY
-        return "drain"
-
-    def drain(s: bytearray, page: int) -> str | None:
-        if not guest.in_order(s, rest, page):
-            return None
-        s[rest] &= ~BIT[page]
-        s[guest.old] &= ~BIT[page]
-        return "drain"
-
-    def finish(s: bytearray, page: int) -> str | None:
-        return "done" if s[rest] == EMPTY else None
-
     model.step(sender, "next", "background: read", visit, among=unvisited, means="the target has it")
     model.step(sender, "next", "pop", pop, shows=register)
     if queued >= 0:
@@ -190,7 +167,4 @@ def _add_sender(
         model.step(sender, "read", "read", read, own=register, means="the target has the latest version")
     else:
         guest.add_read(sender, register, "read", "next")
-    guest.add_stop(sender, "next", "next", allowed)
-    model.step(sender, "next", "collect the rest", collect, means="what is left in KVM rings and side bitmap")
-    model.step(sender, "drain", "read", drain, among=rest, means="the target has the latest version")
-    model.step(sender, "drain", "complete", finish, means="the target takes over")
+    add_last_drain(guest, sender, queue, side, unvisited)
