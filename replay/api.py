@@ -110,6 +110,7 @@ def run_config(
     """The same with a ready configuration."""
     from replay.migration import costs, precopy, scale
     from replay.migration.feed import Feed
+    from replay.migration.multifd import Channels
     from replay.migration.parameters import Parameters
     from replay.migration.policy import attach
     from replay.migration.warm import warm
@@ -147,6 +148,9 @@ def run_config(
         xbzrle = Settings(
             cache_bytes=config.xbzrle, share_ppm=round(config.xbzrle_share * 10**6), delta_bytes=config.xbzrle_bytes
         )
+    channels = None
+    if config.multifd_channels:
+        channels = Channels(count=config.multifd_channels, find_zeros=config.zero_page_detection == "multifd")
     parameters = Parameters(
         max_bandwidth=config.max_bandwidth,
         downtime_limit_ms=config.downtime_limit,
@@ -159,6 +163,7 @@ def run_config(
         zero_page_detection=config.zero_page_detection,
         mapped_ram=config.mapped_ram,
         xbzrle=xbzrle,
+        multifd=channels,
     )
     plugin = parse("policy", config.policy) if config.policy else None
     decides = None if plugin is None else plugin.module.build(plugin.config)

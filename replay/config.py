@@ -14,6 +14,7 @@ from replay import units
 from replay.errors import UsageError, unknown_name
 
 MAX_DOWNTIME_MS = 2_000_000
+MAX_CHANNELS = 255
 
 
 def option(
@@ -52,6 +53,16 @@ def _cache_bytes(value: Any) -> int:
     if size < 4096 or size & (size - 1):
         raise UsageError(f"xbzrle cache of {value!r}: take a power of two of at least 4K, such as 64M")
     return size
+
+
+def _channels(value: Any) -> int:
+    try:
+        count = int(str(value))
+    except ValueError:
+        count = -1
+    if not 0 <= count <= MAX_CHANNELS:
+        raise UsageError(f"multifd channels {value!r}: take 0 (without multifd) to {MAX_CHANNELS}")
+    return count
 
 
 def _seed(value: Any) -> int:
@@ -93,9 +104,12 @@ class RunConfig:
     )
     downtime_limit: int = option("300ms", "migration parameter downtime-limit", parse=_downtime_ms, metavar="TIME")
     qemu_version: str = option("10.0", "version of QEMU to behave as", choices=("7.2", "9.x", "10.0", "10.2"))
+    multifd_channels: int = option(
+        0, "send pages in packets through so many channels; 0: without multifd", parse=_channels, metavar="N"
+    )
     zero_page_detection: str = option(
-        "legacy",
-        "where pages of zeros are found: by the migration thread (legacy), nowhere (none), by multifd's channels",
+        "multifd",
+        "where pages of zeros are found: by the migration thread (legacy), nowhere (none), by multifd's channels if any",
         choices=("legacy", "none", "multifd"),
     )
     mapped_ram: bool = option(False, "migrate to a file in which each page has its place")
@@ -151,14 +165,18 @@ class RunConfig:
     def _check_together(self) -> None:
         """Options that exclude each other."""
         newer = [
-            flag(name) for name, plain in (("zero_page_detection", "legacy"), ("mapped_ram", False))
-            if getattr(self, name) != plain
+            flag(name) for name, given in (
+                ("zero_page_detection", self.zero_page_detection == "none"), ("mapped_ram", self.mapped_ram),
+            ) if given
         ]  # fmt: skip
         if self.qemu_version == "7.2" and newer:
             raise UsageError(f"{newer[0]} came with QEMU 9.0: leave it out, or take --qemu-version 9.x or later")
-
-        if self.xbzrle is not None and (self.mapped_ram or self.zero_page_detection == "multifd"):
-            other = "--mapped-ram" if self.mapped_ram else "--zero-page-detection multifd"
+        if self.qemu_version == "7.2" and self.multifd_channels:
+            raise UsageError("multifd is modelled as QEMU 9.0 and later do it: take --qemu-version 9.x or later")
+        if self.multifd_channels and self.mapped_ram:
+            raise UsageError("multifd into a mapped file is not modelled: leave out --multifd-channels or --mapped-ram")
+        if self.xbzrle is not None and (self.mapped_ram or self.multifd_channels):
+            other = "--mapped-ram" if self.mapped_ram else "--multifd-channels"
             raise UsageError(f"QEMU refuses --xbzrle together with {other}: leave one of them out")
 
     def as_dict(self) -> dict[str, Any]:

@@ -281,7 +281,6 @@ def _sync(design: State, meter: Meter) -> Any:
     work[RING_SWAPS] += U1
     if flags[U64(OVERFLOWED) + draining] != U0:
         work[FALLBACK_ROUNDS] += U1
-        work[ROUND_FLUSHES] += U1
         return merge_layer(design.l2, design.l3, design.at, work)
     work[ROUND_FLUSHES] += flags[FLUSHES]
     new, neighbour = U0, False

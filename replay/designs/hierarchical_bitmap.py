@@ -39,6 +39,7 @@ from replay.work import (
     L2_TOUCHED,
     L2_WORDS,
     REFIND_CALLS,
+    ROUND_FLUSHES,
     SUMMARY_WORDS,
     SYNC_SUMMARY_WORDS,
 )
@@ -211,6 +212,7 @@ def _ahead(design: State, work: np.ndarray) -> Any:
 def _around(design: State, work: np.ndarray) -> Any:
     word, bits = _ahead(design, work)
     if bits == U0:
+        work[ROUND_FLUSHES] += U1
         word, bits = _ahead(design, work)
     return word, bits
 

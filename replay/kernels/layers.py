@@ -27,6 +27,7 @@ from replay.work import (
     L2_TOUCHED,
     L2_WORDS,
     REFIND_CALLS,
+    ROUND_FLUSHES,
     SIDE_MARKS,
 )
 
@@ -92,7 +93,8 @@ def pop_ahead(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
 def pop_around(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
     """`pop_ahead`, and once more from the start of memory; NONE when the map is clean."""
     page = NONE
-    for _ in range(2):
+    for wraps in range(2):
+        work[ROUND_FLUSHES] += U64(wraps)
         page = pop_ahead(l3, at, work)
         if page != NONE:
             break
@@ -140,6 +142,7 @@ def peek_around(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
     """`peek_ahead`, and once more from the start of memory; bits 0 when the map is clean."""
     word, bits = peek_ahead(l3, at, work)
     if bits == U0:
+        work[ROUND_FLUSHES] += U1
         word, bits = peek_ahead(l3, at, work)
     return word, bits
 

@@ -22,7 +22,10 @@ from replay.units import PS_PER_S
 from replay.work import COUNTERS, INDEX
 
 _FOLDER = Path(__file__).resolve().parent / "cost_tables"
-FIXED = ("connect", "setup", "setup_page", "first_copy", "loop_pass", "sync", "oversleep", "vm_stop", "device_state")
+FIXED = (
+    "connect", "setup", "setup_page", "first_copy", "multifd_page", "loop_pass", "sync", "oversleep", "vm_stop",
+    "device_state",
+)  # fmt: skip
 BYTES = ("setup", "device_state")
 DEFAULT = "generic-x86"
 

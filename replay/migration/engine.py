@@ -34,6 +34,7 @@ from replay.migration.guest import (
     send_page,
 )
 from replay.migration.link import (
+    CHANNELS,
     FLUSHED,
     FREE_PS,
     LIMIT,
@@ -45,6 +46,7 @@ from replay.migration.link import (
     put_zeros,
     rate_exceeded,
 )
+from replay.migration.multifd import flush_between_rounds, hand_over_full, settle
 from replay.migration.xbzrle import LAST_WORD, find_none
 from replay.verbs import (
     Meter,
@@ -106,6 +108,13 @@ def _step_done(sender: np.ndarray, meter: Meter) -> Any:
     sender[NOW_PS] += step
     sender[SPENT_PS] = spent
     return step
+
+
+@inlined
+def _wait_until(sender: np.ndarray, until: Any) -> None:
+    """The sender waits for others to do their part."""
+    sender[LOCK_PS] += until - sender[NOW_PS]
+    sender[NOW_PS] = until
 
 
 @inlined
@@ -176,6 +185,8 @@ def step(
             if running and waiting and catch_up(log, design, guest, stream, aside, until) == WANT_EVENTS:
                 return WANT_EVENTS
             _rearm_late(log, design, sender, meter)
+        if stream[CHANNELS] != U0:
+            settle(stream, sender[NOW_PS])
         if rate_exceeded(stream):
             return LIMITED
         now = sender[NOW_PS]
@@ -183,8 +194,7 @@ def step(
             return WANT_EVENTS
         if live(design):
             if stream[FREE_PS] > now:
-                sender[LOCK_PS] += stream[FREE_PS] - now
-                sender[NOW_PS] = stream[FREE_PS]
+                _wait_until(sender, stream[FREE_PS])
                 if sender[NOW_PS] >= sender[DEADLINE_PS]:
                     return OUT_OF_TIME  # those that send for themselves may keep the channel for ever
                 continue
@@ -192,6 +202,8 @@ def step(
             if wanted != U0 and _fetch_more(log, design, sender, meter, wanted):
                 continue
         page = pop(design, meter)
+        if stream[CHANNELS] != U0:
+            _wait_until(sender, flush_between_rounds(stream, now, meter.work))
         if page == NONE:
             find_none(guest.cache)
             _step_done(sender, meter)
@@ -205,6 +217,8 @@ def step(
                 rearm_page(log, page, meter)
         counts = send_page(guest, stream, page, meter.work)
         _step_done(sender, meter)
+        if stream[CHANNELS] != U0:
+            _wait_until(sender, hand_over_full(stream, sender[NOW_PS], meter.work))
         if live(design):
             stream[FREE_PS] = sender[NOW_PS]
         if counts and _check_time(sender):

@@ -21,7 +21,8 @@ from replay.work import FLUSHES
 
 FLUSHED, QUEUED, PIECES, IN_BUFFER, BUFFERED, WINDOW_START, LIMIT, COUNT_QUEUED, FREE_PS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 MAPPED, ZERO_SIZE = 9, 10
-N_STREAM = 11
+CHANNELS, ZEROS_TRAVEL, IN_PACKET, ZEROS_IN_PACKET, LAST_IS_ZERO, ROUNDS_SEEN, CHANNEL_BYTES = range(11, 18)  # of multifd
+N_STREAM = 18
 
 BUFFER_BYTES = 32_768
 MAX_PIECES = 64
@@ -38,10 +39,12 @@ _PAGE, _HEADER = U64(PAGE_BYTES), U64(HEADER_BYTES)
 
 
 def new_stream() -> np.ndarray:
-    """An empty stream: uint64 (11,): bytes, but for PIECES (a count), flags (0 or 1), and FREE_PS.
+    """An empty stream: uint64 (18,): bytes, but for PIECES (a count), flags (0 or 1), and FREE_PS.
 
     Flags are IN_BUFFER, COUNT_QUEUED and MAPPED. ZERO_SIZE: what a page of zeros takes. FREE_PS: host time from which
-    on another thread may use the channel; kept for live designs only.
+    on another thread may use the channel; kept for live designs only. With CHANNELS pages are queued for them, or only
+    those that are not zero, unless ZEROS_TRAVEL with them; IN_PACKET of them are queued (multifd.py), and CHANNEL_BYTES of
+    the flushed ones went through them.
     """
     stream = np.zeros(N_STREAM, dtype=np.uint64)
     stream[ZERO_SIZE] = ZERO_BYTES
@@ -103,7 +106,11 @@ def put_normal(stream: np.ndarray, work: np.ndarray) -> None:
 @inlined
 def put_page(stream: np.ndarray, zero: bool, work: np.ndarray) -> None:
     """One page, of zeros or with content."""
-    if zero:
+    if stream[CHANNELS] != U0 and (not zero or stream[ZEROS_TRAVEL] != U0):
+        stream[IN_PACKET] += U1
+        stream[LAST_IS_ZERO] = U1 if zero else U0
+        stream[ZEROS_IN_PACKET] += stream[LAST_IS_ZERO]
+    elif zero:
         put_zeros(stream, U1, work)
     else:
         put_normal(stream, work)

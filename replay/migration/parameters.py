@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from replay.migration import versions
+from replay.migration.multifd import Channels
 from replay.migration.xbzrle import Settings
 
 
@@ -20,6 +21,7 @@ class Parameters:
     version: str = versions.DEFAULT
     recorded_throttled: bool = False
     guest_busy_pct: int = 100
-    zero_page_detection: str = "legacy"  # one of wire.DETECTIONS
+    zero_page_detection: str = "multifd"  # one of wire.DETECTIONS
+    multifd: Channels | None = None
     mapped_ram: bool = False
     xbzrle: Settings | None = None

@@ -15,45 +15,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from replay.errors import UsageError
 from replay.jit import NONE, implements
-from replay.migration import engine, link, record, versions, wire
+from replay.migration import engine, link, multifd, record, versions, wire
 from replay.migration.costs import Costs
 from replay.migration.engine import DEADLINE_PS, EMPTY, LIMITED, N_SENDER, NOW_PS, OUT_OF_TIME, SPENT_PS, WANT_EVENTS
 from replay.migration.feed import Feed
 from replay.migration.guest import CHECK, NEXT_PS, REDUNDANT, count_stale, settle_classes
-from replay.migration.link import COUNT_QUEUED, FLUSHED, LIMIT, WINDOW_MS, WINDOW_START
+from replay.migration.link import CHANNELS, COUNT_QUEUED, FLUSHED, LIMIT, WINDOW_MS
 from replay.migration.parameters import Parameters
 from replay.migration.policy import Policy, SyncRecord
+from replay.migration.record import Outcome
 from replay.migration.throttle import Throttle
+from replay.migration.window import Period, Window
 from replay.migration.xbzrle import Encoder
 from replay.units import PS_PER_MS
 from replay.verbs import Meter
 from replay.work import INDEX, N_COUNTERS, NORMAL_PAGES, VCPU_KICKS, XBZRLE_PAGES, ZERO_PAGES
 
 MAX_WAIT_MS = 50
-RATE_PERIOD_MS = 1000
 BACKGROUND_PS = 5000 * PS_PER_MS
 _NEVER = int(NONE)
 Progress = Callable[[int, int, int, int], None]
 """Called now and then with (virtual ns, round, pending pages, events applied); raise from it to cancel."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a migration came to. `rounds` has one dict a round with the columns of columns.py."""
-
-    status: str
-    summary: dict[str, Any]
-    rounds: list[dict[str, Any]]
-    lost_pages: int | None
-    redundant_pages: int | None
-    guest: dict[str, Any]
-    throttle_steps: list[tuple[int, int]]
 
 
 class Precopy:
@@ -73,12 +61,16 @@ class Precopy:
         self.n_pages, self.policy = n_pages, policy
         self.version = versions.VERSIONS[parameters.version]
         self.throttle = Throttle(feed.guest, parameters.recorded_throttled, parameters.guest_busy_pct)
-        how = parameters.zero_page_detection, parameters.mapped_ram
-        price = wire.prices(costs, parameters.link_bandwidth, *how)
+        price = wire.prices(costs, parameters.link_bandwidth, parameters.mapped_ram)
         price[NORMAL_PAGES] += np.uint64(costs.fixed_ps["first_copy"])
         self.meter = Meter(np.zeros(N_COUNTERS, dtype=np.uint64), price)
         self.aside = Meter(np.zeros(N_COUNTERS, dtype=np.uint64), price)
-        self.stream = wire.open_stream(*how)
+        self.stream = wire.open_stream(parameters.mapped_ram)
+        if parameters.multifd is not None:
+            if implements(type(design), "live"):
+                raise UsageError("multifd is flushed between rounds, and this design has none: leave it out")
+            self.stream = multifd.with_channels(self.stream, parameters.multifd, costs, parameters.link_bandwidth)
+            multifd.price_queueing(price, parameters.multifd, costs)
         if parameters.zero_page_detection == "none":
             wire.hide_zeros(feed.guest)
         self.encoder = None if parameters.xbzrle is None else Encoder(parameters.xbzrle)
@@ -96,20 +88,14 @@ class Precopy:
         self.clock = dict.fromkeys(("harvest", "sync", "send", "guest"), 0)  # measured, ns
         self.first_copies_ps = self.first_copies_aside_ps = 0
         self.iterate_calls = 0
-        self.threshold = 0
-        self.window_ms = 0
-        self.window_pages = 0
-        self.window_bytes = 0
-        self.mbps = 0.0
-        self.pages_per_second = 0.0
-        self.rates = {"last_ms": 0, "period_pages": 0, "dirty_pages_rate": 0, "bytes": 0}
+        self.window, self.period = Window(), Period()
         self._background_ps, self._background_syncs = _NEVER, 0
         self.rounds: list[dict[str, Any]] = []
         self._opened: dict[str, Any] = {}
 
     def _choose_formulation(self) -> bool:
         able = implements(type(self.design), "peek") and implements(type(self.design), "take")
-        return able and self.parameters.formulation != "stepping"
+        return able and self.parameters.formulation != "stepping" and self.parameters.multifd is None
 
     # -- the course of a migration ------------------------------------------------------------------------------------
 
@@ -146,12 +132,13 @@ class Precopy:
     def _setup(self) -> int:
         fixed = self.costs.fixed_ps
         self._spend("other", fixed["connect"])
-        self.window_ms = int(self.now) // PS_PER_MS
+        self.window.ms = int(self.now) // PS_PER_MS
         if self.policy is not None and self.policy.background_sync and self.version.background_sync:
             self._background_ps = int(self.now) + BACKGROUND_PS
         self._spend("other", fixed["setup"] + self.n_pages * fixed["setup_page"])
         link.put_buffered(self.stream, np.uint64(self.costs.fixed_bytes["setup"]), self.meter.work)
         link.flush(self.stream, self.meter.work)
+        self._flush_channels()
         self._sync("setup")
         return int(self.now) // PS_PER_MS
 
@@ -160,10 +147,10 @@ class Precopy:
         self._spend("other", self.costs.fixed_ps["loop_pass"])
         if self._background_ps <= int(self.now):
             self._sync_in_background()
-        if self.pending * link.PAGE_BYTES < self.threshold:
+        if self.pending * link.PAGE_BYTES < self.window.threshold:
             self._sync("estimate")
         pending, sent = self.pending * link.PAGE_BYTES, self._pages_sent()
-        if pending == 0 or pending < self.threshold + self.version.complete_at_threshold:
+        if pending == 0 or pending < self.window.threshold + self.version.complete_at_threshold:
             return True
         self._iterate(int(self.now) + (MAX_WAIT_MS + 1) * PS_PER_MS)
         if self._pages_sent() == sent:
@@ -172,7 +159,7 @@ class Precopy:
 
     def _spin(self) -> None:
         """Pages are pending but none can be found: the loop turns without effect. Skipped up to the window's end."""
-        self._spend("other", max(0, (self.window_ms + WINDOW_MS) * PS_PER_MS - int(self.now)))
+        self._spend("other", max(0, (self.window.ms + WINDOW_MS) * PS_PER_MS - int(self.now)))
         self._catch_up()
 
     def _complete(self) -> int:
@@ -185,6 +172,7 @@ class Precopy:
         self.stream[LIMIT] = 0
         self._sync("final")
         self._iterate(_NEVER)
+        self._flush_channels()
         link.put_buffered(self.stream, np.uint64(self.costs.fixed_bytes["device_state"]), self.meter.work)
         link.flush(self.stream, self.meter.work)
         self._spend("other", self.costs.fixed_ps["device_state"])
@@ -264,30 +252,29 @@ class Precopy:
             self.feed.refill()
         self.clock[clock] += time.perf_counter_ns() - begin
 
+    def _flush_channels(self) -> None:
+        if self.stream[CHANNELS] != 0:
+            done = multifd.flush_channels(self.stream, self.now, self.meter.work)
+            self._spend("wait", int(done) - int(self.now))
+
     def _limit_rate(self) -> None:
         """Close the window if it is over; sleep until it is when its bytes are used up."""
         now_ms = int(self.now) // PS_PER_MS
-        self._close_window(now_ms)
+        self._settle()
+        self.window.close(self.stream, now_ms, self._pages_sent(), self.parameters.downtime_limit_ms)
         if link.rate_exceeded(self.stream):
-            sleep_ms = max(0, self.window_ms + WINDOW_MS - now_ms)
+            sleep_ms = max(0, self.window.ms + WINDOW_MS - now_ms)
             awake_ps = int(self.now) + sleep_ms * PS_PER_MS + self.costs.fixed_ps["oversleep"]
             if self._background_ps < awake_ps:
                 self._spend("wait", max(0, self._background_ps - int(self.now)))
                 self._sync_in_background()
             self._spend("wait", max(0, awake_ps - int(self.now)))
             self._catch_up()
+            self._settle()
 
-    def _close_window(self, now_ms: int) -> None:
-        spent_ms = now_ms - self.window_ms
-        if spent_ms < WINDOW_MS:
-            return
-        flushed, pages = int(self.stream[FLUSHED]), self._pages_sent()
-        bandwidth = (flushed - self.window_bytes) / spent_ms
-        self.threshold = int(bandwidth * self.parameters.downtime_limit_ms)
-        self.mbps = (flushed - self.window_bytes) * 8 / (spent_ms / 1000) / 1e6
-        self.pages_per_second = (pages - self.window_pages) / (spent_ms / 1000)
-        self.window_ms, self.window_bytes, self.window_pages = now_ms, flushed, pages
-        self.stream[WINDOW_START] = flushed
+    def _settle(self) -> None:
+        if self.stream[CHANNELS] != 0:
+            multifd.settle(self.stream, self.now)
 
     # -- syncs and the record -----------------------------------------------------------------------------------------
 
@@ -303,7 +290,7 @@ class Precopy:
         self._close_round()
         opened = self._opened = record.totals(self) if self.rounds else dict.fromkeys(record.totals(self), 0)
         opened.update(round=len(self.rounds) + 1, cause=cause, sync_begin_ns=int(self.now) // 1000)
-        opened.update(pending_before_pages=self.pending, threshold_bytes=self.threshold, throttle_pct=self.throttle.pct)
+        opened.update(pending_before_pages=self.pending, threshold_bytes=self.window.threshold, throttle_pct=self.throttle.pct)
         if self.running:
             self._wait_for_vcpus()
         if len(self.rounds) == 1:
@@ -331,6 +318,9 @@ class Precopy:
     def _end_first_copies(self) -> None:
         """From the second sync on the target has the pages' memory: sending one costs less."""
         extra = np.uint64(self.costs.fixed_ps["first_copy"])
+        if self.stream[CHANNELS] != 0:
+            multifd.end_first_copies(self.stream, int(extra))
+            return
         surplus = self.meter.work[NORMAL_PAGES] * extra
         self.first_copies_ps = int(surplus)
         self.first_copies_aside_ps = int(self.aside.work[NORMAL_PAGES] * extra)
@@ -339,12 +329,12 @@ class Precopy:
 
     def _after_sync(self, new: int) -> None:
         """Rates of the period that a sync ends when it is longer than a second, and what the policy makes of it."""
-        rates, now_ms = self.rates, int(self.now) // PS_PER_MS
-        rates["period_pages"] += new
+        period, now_ms = self.period, int(self.now) // PS_PER_MS
+        period.pages += new
         if self.encoder is not None:
             self.encoder.at_sync(len(self.rounds) + 1, self.running)
             self.batched = self.batched and not self.rounds  # from the second sync on what is sent depends on the guest
-        flushed, long_enough = int(self.stream[FLUSHED]), now_ms > rates["last_ms"] + RATE_PERIOD_MS
+        flushed, long_enough = int(self.stream[FLUSHED]), period.is_over(now_ms)
         if self.policy is not None and self.running:
             pct = self.policy.at_sync(
                 SyncRecord(
@@ -352,10 +342,10 @@ class Precopy:
                     now_ms=now_ms,
                     dirty_pages=new,
                     pending_bytes=self.pending * link.PAGE_BYTES,
-                    threshold_bytes=self.threshold,
+                    threshold_bytes=self.window.threshold,
                     period_over=long_enough,
-                    period_dirty_bytes=rates["period_pages"] * link.PAGE_BYTES,
-                    period_sent_bytes=flushed - rates["bytes"],
+                    period_dirty_bytes=period.pages * link.PAGE_BYTES,
+                    period_sent_bytes=flushed - period.bytes,
                     throttle_pct=self.throttle.pct,
                 )
             )
@@ -364,8 +354,7 @@ class Precopy:
         if long_enough:
             if self.encoder is not None:
                 self.encoder.end_period(self)
-            rates["dirty_pages_rate"] = rates["period_pages"] * 1000 // (now_ms - rates["last_ms"])
-            rates["last_ms"], rates["period_pages"], rates["bytes"] = now_ms, 0, flushed
+            period.close(now_ms, flushed)
 
     def _close_round(self) -> None:
         """Turn what has grown since the round was opened into its row."""

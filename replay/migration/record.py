@@ -5,12 +5,13 @@ Everything in a row that only grows is taken as a total at each sync; a round is
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replay.columns import ROUNDS
 from replay.migration import engine, link, wire
 from replay.migration.guest import CHECK, NAPPED_PS, REDUNDANT
-from replay.migration.link import FLUSHED, QUEUED
+from replay.migration.link import CHANNEL_BYTES, FLUSHED, QUEUED
 from replay.units import PS_PER_MS
 from replay.work import (
     INDEX,
@@ -25,6 +26,20 @@ from replay.work import (
 
 if TYPE_CHECKING:
     from replay.migration.precopy import Precopy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a migration came to. `rounds` has one dict a round with the columns of columns.py."""
+
+    status: str
+    summary: dict[str, Any]
+    rounds: list[dict[str, Any]]
+    lost_pages: int | None
+    redundant_pages: int | None
+    guest: dict[str, Any]
+    throttle_steps: list[tuple[int, int]]
+
 
 _PAGES = (NORMAL_PAGES, ZERO_PAGES, XBZRLE_PAGES, XBZRLE_SAME, XBZRLE_OVERFLOWS, XBZRLE_MISSES)
 
@@ -77,7 +92,7 @@ def summary(machine: Precopy, status: str, setup_ms: int, downtime_ms: int | Non
     normal, zero = machine.sent(NORMAL_PAGES), machine.sent(ZERO_PAGES)
     transferred = int(machine.stream[FLUSHED])
     if machine.version.transferred_is_ram:
-        per_normal, per_zero = wire.page_bytes(machine.parameters.zero_page_detection, machine.parameters.mapped_ram)
+        per_normal, per_zero = wire.page_bytes(machine.parameters.mapped_ram)
         transferred = normal * per_normal + zero * per_zero + link.RAM_BYTES_BESIDE_PAGES
         if machine.encoder is not None:
             transferred += machine.encoder.transferred(machine)
@@ -95,10 +110,11 @@ def summary(machine: Precopy, status: str, setup_ms: int, downtime_ms: int | Non
             "normal": normal,
             "normal-bytes": normal * link.PAGE_BYTES,
             "dirty-sync-count": len(machine.rounds),
-            "dirty-pages-rate": machine.rates["dirty_pages_rate"],
-            "pages-per-second": int(machine.pages_per_second),
-            "mbps": transferred * 8 / busy_ms / 1000 if completed else machine.mbps,
+            "dirty-pages-rate": machine.period.dirty_pages_rate,
+            "pages-per-second": int(machine.window.pages_per_second),
+            "mbps": transferred * 8 / busy_ms / 1000 if completed else machine.window.mbps,
             "remaining": 0 if completed else machine.pending * link.PAGE_BYTES,
+            "multifd-bytes": int(machine.stream[CHANNEL_BYTES]),
             "total": machine.n_pages * link.PAGE_BYTES,
         },
     } | cache

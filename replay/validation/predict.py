@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from replay.errors import TraceError
-from replay.migration import precopy, versions, xbzrle
+from replay.migration import multifd, precopy, versions, xbzrle
 from replay.migration.costs import Costs
 from replay.migration.feed import Feed
 from replay.migration.parameters import Parameters
 from replay.migration.policy import Policy
-from replay.migration.precopy import Outcome
+from replay.migration.record import Outcome
 from replay.plugins import parse
 from replay.validation import traces
 from replay.validation.case import FILES, Inputs, read_case
@@ -32,7 +32,7 @@ from replay.validation.throttled import LinedUp
 from replay.validation.traces import Recorded
 
 MEMBERS = 15
-NOT_MODELLED = ("multifd", "postcopy-ram", "dirty-limit", "background-snapshot", "x-colo")
+NOT_MODELLED = ("postcopy-ram", "dirty-limit", "background-snapshot", "x-colo")
 # Spread of a host's own figures from run to run, as the standard deviation of a logarithm; from repeated cases.
 _SPREAD = {"oversleep": 0.45, "first_copy": 0.25, "sync": 0.35, "vm_stop": 0.4, "device_state": 0.4, "connect": 0.3}
 _PAGE_SPREAD = 0.25
@@ -132,7 +132,8 @@ def run(
         version=versions.nearest(inputs.qemu_version),
         recorded_throttled=recorded_throttled,
         guest_busy_pct=busy_pct,
-        zero_page_detection="none" if inputs.parameters.get("zero-page-detection") == "none" else "legacy",
+        zero_page_detection=str(inputs.parameters.get("zero-page-detection", "legacy")),
+        multifd=_channels(inputs),
         mapped_ram="mapped-ram" in inputs.capabilities,
         xbzrle=_xbzrle(inputs),
     )
@@ -145,6 +146,13 @@ def run(
         log.build(source.shape), design.build(source.shape), feed, parameters, table, source.shape.n_pages, policy
     )
     return machine.run()
+
+
+def _channels(inputs: Inputs) -> multifd.Channels | None:
+    if "multifd" not in inputs.capabilities:
+        return None
+    by_channels = inputs.parameters.get("zero-page-detection", "legacy") == "multifd"
+    return multifd.Channels(count=int(inputs.parameters.get("multifd-channels", 2)), find_zeros=by_channels)
 
 
 def _xbzrle(inputs: Inputs) -> xbzrle.Settings | None:

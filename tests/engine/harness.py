@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from replay.columns import ROUNDS
 from replay.migration import costs
 from replay.migration.feed import Feed, Window
+from replay.migration.multifd import Channels
 from replay.migration.parameters import Parameters
 from replay.migration.policy import attach
-from replay.migration.precopy import Outcome, Precopy
+from replay.migration.precopy import Precopy
+from replay.migration.record import Outcome
 from replay.migration.xbzrle import Settings
 from replay.plugins import parse
 from replay.policies import auto_converge, dirty_limit
@@ -107,6 +109,7 @@ def run_engine(
         guest_busy_pct=case.busy_pct,
         zero_page_detection=case.zero_detection,
         mapped_ram=case.mapped_ram,
+        multifd=None if not case.channels else Channels(count=case.channels, find_zeros=case.zero_detection == "multifd"),
         xbzrle=None if case.xbzrle is None else settings_of(*case.xbzrle),
     )
     policy = None
@@ -230,6 +233,7 @@ def options(draw: Any, design: str) -> dict[str, Any]:
     return drawn
 
 
+_WITH_ROUNDS = ("bitmap", "hierarchical-bitmap", "double-ring")
 # Quota in MiB/s, period in ms, trigger in %.
 _DIRTY_LIMITS = [None, (1, 1000, 1), (1, 100, 1), (40, 250, 1)]
 # Of xbzrle: slots, share of deltas that fit, bytes of a delta.
@@ -263,6 +267,10 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
     throttled = draw(
         st.one_of(st.none(), st.sampled_from([(20, 10, 99, False, 50), (50, 20, 90, True, 10), (99, 10, 99, False, 1)]))
     )
+    xbzrle = None if mapped else draw(st.sampled_from(_XBZRLE))
+    channels = 0
+    if not mapped and xbzrle is None and design in _WITH_ROUNDS:
+        channels = draw(st.sampled_from([0, 0, 1, 2, 5]))
     give_up_ns = draw(st.sampled_from([150_000_000, 1_500_000_000, 1_500_000_000, 9_000_000_000]))
     prices = dict(TABLE.prices_ps)
     if draw(st.booleans()):  # slow work, so that deadlines, busy syncs and stalls matter even in a small guest
@@ -287,5 +295,5 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
         dirty_limit=None if log != "kvm-ring" or throttled else draw(st.sampled_from(_DIRTY_LIMITS)),
         start_ns=draw(st.sampled_from([0, duration_ns // 3])),
         zero_detection=draw(st.sampled_from(["legacy", "legacy", "none", "multifd"])),
-        mapped_ram=mapped, xbzrle=None if mapped else draw(st.sampled_from(_XBZRLE)),
+        mapped_ram=mapped, xbzrle=xbzrle, channels=channels,
     )  # fmt: skip

@@ -93,7 +93,7 @@ def test_a_window_carries_what_was_measured():
     [
         ({"xbzrle": "60M"}, "take a power of two of at least 4K"),
         ({"xbzrle": "64M", "mapped_ram": True}, "together with --mapped-ram: leave one of them out"),
-        ({"xbzrle": "64M", "zero_page_detection": "multifd"}, "together with --zero-page-detection multifd"),
+        ({"xbzrle": "64M", "multifd_channels": 2}, "together with --multifd-channels"),
     ],
 )
 def test_what_qemu_refuses_is_refused(options, told):

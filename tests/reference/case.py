@@ -44,6 +44,7 @@ class Case:
     busy_pct: int = 100
     dirty_limit: tuple[int, int, int] | None = None  # quota in MiB/s, period in ms, trigger
     zero_detection: str = "legacy"
+    channels: int = 0
     mapped_ram: bool = False
     xbzrle: tuple[int, int, int] | None = None  # slots, share of deltas that fit in millionths, bytes of a delta
 

@@ -112,7 +112,10 @@ class Bitmap(Design):
 
     def pop(self, counts):
         page = self.search(counts)
-        return self.search(counts) if page is None else page
+        if page is not None:
+            return page
+        counts["round_flushes"] += 1
+        return self.search(counts)
 
 
 class DoubleRing(Bitmap):
@@ -212,7 +215,6 @@ class DoubleRing(Bitmap):
         counts["ring_swaps"] += 1
         if self.draining_overflowed:
             counts["fallback_rounds"] += 1
-            counts["round_flushes"] += 1
             return self.merge(counts)
         counts["round_flushes"] += self.multifd_flush
         counts["ring_merged"] += len(self.draining)

@@ -53,7 +53,8 @@ class Live(Design):
     def pop_side(self, counts):
         if not self.side:
             return None
-        for _ in range(2):
+        for wraps in range(2):
+            counts["round_flushes"] += wraps
             counts["find_calls"] += 1
             ahead = [page for page in self.side if page >= self.side_cursor]
             if self.side_cursor < self.n_pages:

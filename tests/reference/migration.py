@@ -62,6 +62,56 @@ class Stream:
             self.flush()
 
 
+class Channels:
+    """multifd: packets on their way, a list of (when it has left, bytes) of at most one a channel."""
+
+    def __init__(self, case: Case, stream: Stream, counts: Counter):
+        self.case, self.stream, self.counts = case, stream, counts
+        self.queue: list[bool] = []  # whether a queued page is zero
+        self.under_way: list[tuple[int, int]] = []
+        self.bytes = 0
+        self.page_ps = case.prices["normal_pages"] + case.fixed["first_copy"]
+        self.arrive(64 * case.channels)
+
+    def arrive(self, size):
+        self.stream.flushed += size
+        self.bytes += size
+
+    def settle(self, now):
+        for packet in [packet for packet in self.under_way if packet[0] <= now]:
+            self.under_way.remove(packet)
+            self.arrive(packet[1])
+
+    def hand_over(self, pages, now):
+        """Returns when a channel took the packet."""
+        if len(self.under_way) == self.case.channels:
+            now = max(now, min(self.under_way)[0])
+        self.settle(now)
+        zero = sum(pages)
+        took = (len(pages) - zero) * self.page_ps + zero * self.case.prices["zero_pages"]
+        self.under_way.append((now + took, 1344 + 4096 * (len(pages) - zero)))
+        self.counts["multifd_packets"] += 1
+        return now
+
+    def hand_over_full(self, now):
+        if len(self.queue) <= 128:
+            return now
+        packet, self.queue = self.queue[:128], self.queue[128:]
+        return self.hand_over(packet, now)
+
+    def flush(self, now):
+        if self.queue:
+            now = self.hand_over(self.queue, now)
+            self.queue = []
+        now = max([now, *(left for left, _ in self.under_way)])
+        self.settle(now)
+        self.arrive(1344 * self.case.channels)
+        self.counts["multifd_packets"] += self.case.channels
+        self.stream.buffered(8)
+        self.stream.flush()
+        return now
+
+
 @dataclass
 class Guest:
     """Events of each lane in host time, delayed by the lane's own stalls."""
@@ -119,9 +169,6 @@ class Migration:
         self.normal_bytes, self.zero_bytes = 4104, 9
         if case.zero_detection == "none":
             case = replace(case, zero=set())
-        if case.zero_detection == "multifd":
-            case = replace(case, prices=case.prices | {"zero_pages": 0})
-            self.zero_bytes = 8
         if case.mapped_ram:
             self.normal_bytes, self.zero_bytes = 4096, 0
         self.case = case
@@ -134,6 +181,13 @@ class Migration:
         self.late_page: int | None = None
         self.stream = Stream(self.zero_bytes, case.mapped_ram)
         self.counts, self.aside = Counter(), Counter()
+        self.channels = Channels(case, self.stream, self.counts) if case.channels else None
+        self.channel_prices = {}
+        if case.channels:
+            with_zeros = ["zero_pages"] if case.zero_detection == "multifd" else []
+            self.channel_prices = dict.fromkeys(["normal_pages", *with_zeros], case.fixed["multifd_page"])
+            case = self.case = replace(case, prices=case.prices | self.channel_prices)
+        self.rounds_seen = 0
         self.now = 0
         self.busy_until = 0
         self.running, self.stopped = True, None
@@ -162,7 +216,7 @@ class Migration:
         self.throttle_steps: list[tuple[int, int]] = []
         self.strikes = 0
         self.background, self.syncs_then = None, 0
-        self.extra = case.fixed["first_copy"]
+        self.extra = 0 if self.channels else case.fixed["first_copy"]
 
     # -- the guest
 
@@ -277,6 +331,8 @@ class Migration:
             if self.design.late:
                 self.advance(self.now)
                 self.rearm_late()
+            if self.channels:
+                self.channels.settle(self.now)
             if self.exceeded():
                 break
             self.advance(self.now)
@@ -291,6 +347,9 @@ class Migration:
                     continue
             before = self.worth(self.counts)
             page = self.design.pop(self.counts)
+            if self.channels and self.counts["round_flushes"] > self.rounds_seen:
+                self.rounds_seen = self.counts["round_flushes"]
+                self.wait_until(self.channels.flush(self.now))
             if page is None:
                 self.wrapped |= self.syncs > 1
                 self.now += self.worth(self.counts) - before + self.unpaid
@@ -308,6 +367,8 @@ class Migration:
             if self.counts["normal_pages"] > whole:
                 self.now += self.extra
                 self.spent["first copies"] += self.extra
+            if self.channels:
+                self.wait_until(self.channels.hand_over_full(self.now))
             if self.design.live:
                 self.channel_free = self.now
             if not counts:
@@ -318,6 +379,14 @@ class Migration:
         self.advance(self.now)
         self.stream.buffered(13)
         self.stream.flush()
+
+    def wait_until(self, then):
+        self.locked_out += then - self.now
+        self.now = then
+
+    def flush_channels(self):
+        if self.channels:
+            self.spend("wait", self.channels.flush(self.now) - self.now)
 
     def read(self, page, counts):
         """Read a page and put it into the stream; whether it counts as one sent."""
@@ -330,7 +399,9 @@ class Migration:
         self.last_word = page // 64
         if self.case.xbzrle and self.wrapped and not self.compare(page, zero, same, counts):
             return not same
-        if zero or not self.wrapped or not self.case.xbzrle or not self.running:
+        if self.channels and (not zero or self.case.zero_detection == "multifd"):
+            self.channels.queue.append(zero)
+        elif zero or not self.wrapped or not self.case.xbzrle or not self.running:
             self.stream.page(zero)
         else:
             self.stream.buffered(4104)
@@ -457,6 +528,8 @@ class Migration:
             self.wait_for_vcpus()
         if len(self.rounds) == 1:
             self.extra = 0
+            if self.channels:
+                self.channels.page_ps -= self.case.fixed["first_copy"]
         kicks, before = self.counts["vcpu_kicks"], self.worth(self.counts)
         self.design.before_harvest(self.counts)
         self.log.harvest(self.design, self.counts)
@@ -535,6 +608,7 @@ class Migration:
         self.spend("other", case.fixed["setup"] + case.n_pages * case.fixed["setup_page"])
         self.stream.buffered(case.fixed_bytes["setup"])
         self.stream.flush()
+        self.flush_channels()
         self.sync("setup")
         self.limit = case.max_bandwidth // 10
         completed = False
@@ -581,6 +655,7 @@ class Migration:
         self.running, self.stopped, self.limit = False, self.now, 0
         self.sync("final")
         self.iterate(None)
+        self.flush_channels()
         self.stream.buffered(self.case.fixed_bytes["device_state"])
         self.stream.flush()
         self.spend("other", self.case.fixed["device_state"])
@@ -593,6 +668,8 @@ class Migration:
 
     def limit_rate(self):
         now_ms = self.now // MS
+        if self.channels:
+            self.channels.settle(self.now)
         spent = now_ms - self.window["ms"]
         if spent >= 100:
             pages = self.pages_sent()
@@ -608,6 +685,8 @@ class Migration:
                 self.sync_in_background()
             self.spend("wait", max(0, awake - self.now))
             self.advance(self.now)
+            if self.channels:
+                self.channels.settle(self.now)
 
     def lost(self):
         """Pages whose version at the target is not the source's: asked of versions, not of any dirty tracking."""
