@@ -113,6 +113,7 @@ def run_config(
     from replay.migration.multifd import Channels
     from replay.migration.parameters import Parameters
     from replay.migration.policy import attach
+    from replay.migration.postcopy import Switch
     from replay.migration.warm import warm
     from replay.migration.xbzrle import Settings
     from replay.plugins import parse
@@ -138,7 +139,7 @@ def run_config(
     feed = Feed(
         source,
         start_ns=config.start,
-        lanes=source.shape.n_vcpus + 1 if stalls else 1,
+        lanes=source.shape.n_vcpus + 1 if stalls or config.postcopy_after is not None else 1,
         loop=config.at_end == "loop",
         closed_loop=not config.open_loop,
         check=config.check,
@@ -151,6 +152,9 @@ def run_config(
     channels = None
     if config.multifd_channels:
         channels = Channels(count=config.multifd_channels, find_zeros=config.zero_page_detection == "multifd")
+    switch = None
+    if config.postcopy_after is not None:
+        switch = Switch(after_ms=config.postcopy_after // 10**6, max_bandwidth=config.postcopy_bandwidth)
     parameters = Parameters(
         max_bandwidth=config.max_bandwidth,
         downtime_limit_ms=config.downtime_limit,
@@ -164,6 +168,7 @@ def run_config(
         mapped_ram=config.mapped_ram,
         xbzrle=xbzrle,
         multifd=channels,
+        postcopy=switch,
     )
     plugin = parse("policy", config.policy) if config.policy else None
     decides = None if plugin is None else plugin.module.build(plugin.config)

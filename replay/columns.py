@@ -28,7 +28,7 @@ _OWN = (
         "cause",
         "String",
         "",
-        "why that sync was made: setup, estimate (pending below the threshold), background, final",
+        "why that sync was made: setup, estimate (pending below the threshold), background, final, postcopy",
     ),
     Column("formulation", "String", "", "which inner loop sent the pages: batched or stepping"),
     Column("sync_begin_ns", "Int64", "ns", "host time of the sync since the migrate command"),

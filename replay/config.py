@@ -109,8 +109,15 @@ class RunConfig:
     )
     zero_page_detection: str = option(
         "multifd",
-        "where pages of zeros are found: by the migration thread (legacy), nowhere (none), by multifd's channels if any",
+        "where pages of zeros are found: by the migration thread (legacy), nowhere (none), by multifd's channels",
         choices=("legacy", "none", "multifd"),
+    )
+    postcopy_after: int | None = option(
+        None, "switch to postcopy so long after the start (default: never)", parse=_optional(units.parse_duration_ns),
+        metavar="TIME",
+    )  # fmt: skip
+    postcopy_bandwidth: int = option(
+        0, "migration parameter max-postcopy-bandwidth; 0 for no limit", parse=units.parse_bandwidth, metavar="RATE"
     )
     mapped_ram: bool = option(False, "migrate to a file in which each page has its place")
     xbzrle: int | None = option(
@@ -175,6 +182,9 @@ class RunConfig:
             raise UsageError("multifd is modelled as QEMU 9.0 and later do it: take --qemu-version 9.x or later")
         if self.multifd_channels and self.mapped_ram:
             raise UsageError("multifd into a mapped file is not modelled: leave out --multifd-channels or --mapped-ram")
+        if self.postcopy_after is not None and (self.multifd_channels or self.mapped_ram):
+            other = "--mapped-ram" if self.mapped_ram else "--multifd-channels"
+            raise UsageError(f"QEMU refuses postcopy together with {other}: leave one of them out")
         if self.xbzrle is not None and (self.mapped_ram or self.multifd_channels):
             other = "--mapped-ram" if self.mapped_ram else "--multifd-channels"
             raise UsageError(f"QEMU refuses --xbzrle together with {other}: leave one of them out")
@@ -190,7 +200,7 @@ def _kept(field: dataclasses.Field[Any], value: Any) -> bool:
         return True
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise UsageError(f"{flag(field.name)} cannot be {value!r}")
-    return field.name in ("downtime_limit", "start", "give_up")
+    return field.name in ("downtime_limit", "start", "give_up", "postcopy_after")
 
 
 def flag(name: str) -> str:

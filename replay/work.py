@@ -53,6 +53,10 @@ XBZRLE_OVERFLOWS = _counter("xbzrle_overflows", "pages", "of these, pages sent w
 XBZRLE_MISSES = _counter("xbzrle_misses", "pages", "pages with content that were not in the cache: sent whole")
 N_SEND = len(_table)
 MULTIFD_PACKETS = _counter("multifd_packets", "packets", "packets that left through multifd's channels")
+POSTCOPY_PAGES = _counter("postcopy_pages", "pages", "pages sent after the switch to postcopy")
+POSTCOPY_FAULTS = _counter(
+    "postcopy_faults", "faults", "times a vCPU at the target touched a page that was missing there"
+)
 FLUSHES = _counter("flushes", "calls", "buffer flushes of the migration stream (their time is part of a page's)")
 # -- sync: collecting from the dirty log ------------------------------------------------------------------------------
 VCPU_KICKS = _counter("vcpu_kicks", "calls", "vCPUs forced to exit so that their log is complete")
@@ -84,7 +88,9 @@ RING_FILTERED = _counter("ring_filtered", "events", "marks that needed no entry:
 RING_COMPARES = _counter("ring_compares", "entries", "entries looked at again because each RAMBlock rescans the ring")
 RING_MISSED = _counter("ring_missed", "entries", "entries lost or late because producers race without a lock")
 SIDE_MARKS = _counter("side_marks", "pages", "pages put into a side bitmap: their producer can not wait")
-ROUND_FLUSHES = _counter("round_flushes", "flushes", "times a round through the map or the queue ended: multifd's channels are flushed then")
+ROUND_FLUSHES = _counter(
+    "round_flushes", "flushes", "times a round through the map or the queue ended: multifd's channels are flushed then"
+)
 FAN_OUT = _counter("fan_out", "updates", "words or pages also marked for the other clients: display, translated code")
 DEVICE_WORDS = _counter("device_words", "words", "words of vhost's and VFIO's own dirty logs read at syncs")
 # -- the guest --------------------------------------------------------------------------------------------------------

@@ -94,6 +94,9 @@ def _show(report: dict[str, Any], args: argparse.Namespace) -> None:
         if case["metrics"]["throttle"]["actual"] or case["metrics"]["throttle"]["predicted"]:
             steps = case["metrics"]["throttle"]
             lines.append(f"throttle: predicted {_steps(steps['predicted'])}, actual {_steps(steps['actual'])}")
+        if "postcopy-pages" in case["metrics"]:
+            parts = [f"{part} {_pair(case['metrics'][f'postcopy-{part}'])}" for part in ("pages", "faults", "time")]
+            lines.append(f"postcopy: predicted/actual {', '.join(parts)} ms")
         if lines or args.rounds:
             out.print(f"{case['name']} ({case['trace_kind']})", markup=False)
         for line in lines:

@@ -101,7 +101,7 @@ def new_plan() -> Plan:
 
 
 @inlined
-def _step_done(sender: np.ndarray, meter: Meter) -> Any:
+def step_done(sender: np.ndarray, meter: Meter) -> Any:
     """Advance the clock by the work counted since it last moved; returns by how much."""
     spent = spent_sending_ps(meter)
     step = spent - sender[SPENT_PS]
@@ -111,14 +111,14 @@ def _step_done(sender: np.ndarray, meter: Meter) -> Any:
 
 
 @inlined
-def _wait_until(sender: np.ndarray, until: Any) -> None:
+def wait_until(sender: np.ndarray, until: Any) -> None:
     """The sender waits for others to do their part."""
     sender[LOCK_PS] += until - sender[NOW_PS]
     sender[NOW_PS] = until
 
 
 @inlined
-def _check_time(sender: np.ndarray) -> bool:
+def check_time(sender: np.ndarray) -> bool:
     """The look at the clock that follows call 0, 64, 128, ... of an iterate."""
     late = (sender[CALLS] & CALLS_PER_CHECK) == U0 and sender[NOW_PS] >= sender[DEADLINE_PS]
     sender[CALLS] += U1
@@ -152,6 +152,16 @@ def _fetch_more(log: Any, design: Any, sender: np.ndarray, meter: Meter, wanted:
     sender[NOW_PS] += took
     sender[FETCH_PS] += took
     return fetched != U0
+
+
+@kernel
+def next_page(log: Any, design: Any, sender: np.ndarray, meter: Meter) -> Any:
+    """The next page of a stopped guest, whatever the design; NONE when there is none."""
+    while live(design):
+        wanted = appetite(design)
+        if wanted == U0 or not _fetch_more(log, design, sender, meter, wanted):
+            break
+    return pop(design, meter)
 
 
 @kernel
@@ -194,7 +204,7 @@ def step(
             return WANT_EVENTS
         if live(design):
             if stream[FREE_PS] > now:
-                _wait_until(sender, stream[FREE_PS])
+                wait_until(sender, stream[FREE_PS])
                 if sender[NOW_PS] >= sender[DEADLINE_PS]:
                     return OUT_OF_TIME  # those that send for themselves may keep the channel for ever
                 continue
@@ -203,10 +213,10 @@ def step(
                 continue
         page = pop(design, meter)
         if stream[CHANNELS] != U0:
-            _wait_until(sender, flush_between_rounds(stream, now, meter.work))
+            wait_until(sender, flush_between_rounds(stream, now, meter.work))
         if page == NONE:
             find_none(guest.cache)
-            _step_done(sender, meter)
+            step_done(sender, meter)
             return EMPTY
         if rearm_due(log, page):
             rearm(log, page, meter)
@@ -216,12 +226,12 @@ def step(
             else:
                 rearm_page(log, page, meter)
         counts = send_page(guest, stream, page, meter.work)
-        _step_done(sender, meter)
+        step_done(sender, meter)
         if stream[CHANNELS] != U0:
-            _wait_until(sender, hand_over_full(stream, sender[NOW_PS], meter.work))
+            wait_until(sender, hand_over_full(stream, sender[NOW_PS], meter.work))
         if live(design):
             stream[FREE_PS] = sender[NOW_PS]
-        if counts and _check_time(sender):
+        if counts and check_time(sender):
             return OUT_OF_TIME
 
 
@@ -241,7 +251,7 @@ def plan(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.nda
             break
         word, bits = peek(design, meter)
         if bits == U0:
-            _step_done(sender, meter)
+            step_done(sender, meter)
             status = EMPTY
             break
         page = (word << U6) + lowest(bits)
@@ -256,9 +266,9 @@ def plan(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.nda
         guest.cache.registers[LAST_WORD] = word
         _send_page(guest.zeros, stream, word, first, meter.work)
         zero = guest.zeros[word] & first != U0
-        ahead.find_ps[count] = _step_done(sender, meter) - (price[ZERO_PAGES] if zero else price[NORMAL_PAGES])
+        ahead.find_ps[count] = step_done(sender, meter) - (price[ZERO_PAGES] if zero else price[NORMAL_PAGES])
         ahead.next_ps[count] = U0
-        if _check_time(sender):
+        if check_time(sender):
             count += U1
             status = OUT_OF_TIME
             break
@@ -302,7 +312,7 @@ def _send_rest(zeros: Any, stream: np.ndarray, sender: np.ndarray, bits: Any, me
     work[ZERO_PAGES] += n_zero
     work[NORMAL_PAGES] += n_normal
     sender[CALLS] += n_all
-    return (_step_done(sender, meter) - n_zero * price[ZERO_PAGES] - n_normal * price[NORMAL_PAGES]) // n_all
+    return (step_done(sender, meter) - n_zero * price[ZERO_PAGES] - n_normal * price[NORMAL_PAGES]) // n_all
 
 
 @kernel

@@ -138,7 +138,7 @@ def _touch(content: np.ndarray, turned: np.ndarray, word: Any, bit: Any) -> None
 
 
 @kernel
-def _lane_time(t_ns: np.ndarray, head: Any, stop: Any, offset_ps: Any, state: np.ndarray) -> Any:
+def lane_time(t_ns: np.ndarray, head: Any, stop: Any, offset_ps: Any, state: np.ndarray) -> Any:
     """Host time of a lane's next event; of its window's end when it has none left; NONE when it never will."""
     if head < stop:
         return t_ns[head] * _PS_PER_NS + offset_ps
@@ -161,7 +161,7 @@ def advance(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Mete
             if guest.held_ps[index] != NONE:
                 time = guest.retry_ps[index]
             else:
-                time = _lane_time(guest.t_ns, guest.head[index], guest.stop[index], guest.offset_ps[index], state)
+                time = lane_time(guest.t_ns, guest.head[index], guest.stop[index], guest.offset_ps[index], state)
             if time < best:
                 second, best, lane = best, time, U64(index)
             elif time < second:

@@ -21,7 +21,9 @@ from replay.work import FLUSHES
 
 FLUSHED, QUEUED, PIECES, IN_BUFFER, BUFFERED, WINDOW_START, LIMIT, COUNT_QUEUED, FREE_PS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 MAPPED, ZERO_SIZE = 9, 10
-CHANNELS, ZEROS_TRAVEL, IN_PACKET, ZEROS_IN_PACKET, LAST_IS_ZERO, ROUNDS_SEEN, CHANNEL_BYTES = range(11, 18)  # of multifd
+CHANNELS, ZEROS_TRAVEL, IN_PACKET, ZEROS_IN_PACKET, LAST_IS_ZERO, ROUNDS_SEEN, CHANNEL_BYTES = range(
+    11, 18
+)  # of multifd
 N_STREAM = 18
 
 BUFFER_BYTES = 32_768
@@ -43,8 +45,8 @@ def new_stream() -> np.ndarray:
 
     Flags are IN_BUFFER, COUNT_QUEUED and MAPPED. ZERO_SIZE: what a page of zeros takes. FREE_PS: host time from which
     on another thread may use the channel; kept for live designs only. With CHANNELS pages are queued for them, or only
-    those that are not zero, unless ZEROS_TRAVEL with them; IN_PACKET of them are queued (multifd.py), and CHANNEL_BYTES of
-    the flushed ones went through them.
+    those that are not zero, unless ZEROS_TRAVEL with them; IN_PACKET of them are queued (multifd.py), and
+    CHANNEL_BYTES of the flushed ones went through them.
     """
     stream = np.zeros(N_STREAM, dtype=np.uint64)
     stream[ZERO_SIZE] = ZERO_BYTES

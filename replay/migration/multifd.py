@@ -57,9 +57,9 @@ class Channels:
 
 
 def with_channels(stream: np.ndarray, channels: Channels, costs: Costs, link_bytes_per_s: int) -> np.ndarray:
-    """The stream with idle channels behind it: uint64 (18 + 4 + 2 * count,), times in ps, BYTE_PS ps a byte on the wire.
+    """The stream with idle channels behind it, their greetings sent: uint64 (22 + 2 * count,).
 
-    Each has sent its greeting.
+    Times in ps, BYTE_PS in ps a byte on the wire.
     """
     grown = np.zeros(_FIRST + 2 * channels.count, dtype=np.uint64)
     grown[:N_STREAM] = stream

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from replay.migration import versions
 from replay.migration.multifd import Channels
+from replay.migration.postcopy import Switch
 from replay.migration.xbzrle import Settings
 
 
@@ -23,5 +24,6 @@ class Parameters:
     guest_busy_pct: int = 100
     zero_page_detection: str = "multifd"  # one of wire.DETECTIONS
     multifd: Channels | None = None
+    postcopy: Switch | None = None
     mapped_ram: bool = False
     xbzrle: Settings | None = None

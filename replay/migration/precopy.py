@@ -21,7 +21,7 @@ import numpy as np
 
 from replay.errors import UsageError
 from replay.jit import NONE, implements
-from replay.migration import engine, link, multifd, record, versions, wire
+from replay.migration import engine, link, multifd, postcopy, record, versions, wire
 from replay.migration.costs import Costs
 from replay.migration.engine import DEADLINE_PS, EMPTY, LIMITED, N_SENDER, NOW_PS, OUT_OF_TIME, SPENT_PS, WANT_EVENTS
 from replay.migration.feed import Feed
@@ -83,7 +83,9 @@ class Precopy:
         self.plan = engine.new_plan()
         self.batched = self._choose_formulation()
         self.running = True
+        self.switches = False
         self.stopped_ps: int | None = None
+        self.resumed_ps: int | None = None  # at the target, after a switch to postcopy
         self.spent = dict.fromkeys(("harvest", "sync", "wait", "other"), 0)  # modelled, ps
         self.clock = dict.fromkeys(("harvest", "sync", "send", "guest"), 0)  # measured, ns
         self.first_copies_ps = self.first_copies_aside_ps = 0
@@ -109,14 +111,14 @@ class Precopy:
             if not link.rate_exceeded(self.stream) and self._pass():
                 status = "completed"
                 break
-            self._limit_rate()
+            self.limit_rate()
             if progress is not None:
                 progress(
                     int(self.now) // 1000, len(self.rounds), self.pending, int(self.aside.work[INDEX["guest_writes"]])
                 )
         downtime_ms = self._complete() if status == "completed" else None
         if downtime_ms is None:
-            self._close_round()
+            self.close_round()
         summary = record.summary(self, status, setup_ms, downtime_ms)
         guest = {
             "stall_ns": [int(ps) // 1000 for ps in self.feed.guest.stall_ps],
@@ -131,26 +133,28 @@ class Precopy:
 
     def _setup(self) -> int:
         fixed = self.costs.fixed_ps
-        self._spend("other", fixed["connect"])
+        self.spend("other", fixed["connect"])
         self.window.ms = int(self.now) // PS_PER_MS
         if self.policy is not None and self.policy.background_sync and self.version.background_sync:
             self._background_ps = int(self.now) + BACKGROUND_PS
-        self._spend("other", fixed["setup"] + self.n_pages * fixed["setup_page"])
+        self.spend("other", fixed["setup"] + self.n_pages * fixed["setup_page"])
         link.put_buffered(self.stream, np.uint64(self.costs.fixed_bytes["setup"]), self.meter.work)
         link.flush(self.stream, self.meter.work)
         self._flush_channels()
-        self._sync("setup")
+        self.sync("setup")
         return int(self.now) // PS_PER_MS
 
     def _pass(self) -> bool:
-        """One iteration; True when the guest may be stopped."""
-        self._spend("other", self.costs.fixed_ps["loop_pass"])
+        """One iteration; True when the guest is to be stopped."""
+        self.spend("other", self.costs.fixed_ps["loop_pass"])
         if self._background_ps <= int(self.now):
             self._sync_in_background()
         if self.pending * link.PAGE_BYTES < self.window.threshold:
-            self._sync("estimate")
+            self.sync("estimate")
         pending, sent = self.pending * link.PAGE_BYTES, self._pages_sent()
-        if pending == 0 or pending < self.window.threshold + self.version.complete_at_threshold:
+        done = pending == 0 or pending < self.window.threshold + self.version.complete_at_threshold
+        self.switches = postcopy.due(self) and (not done or self.version.postcopy_before_completion)
+        if done or self.switches:
             return True
         self._iterate(int(self.now) + (MAX_WAIT_MS + 1) * PS_PER_MS)
         if self._pages_sent() == sent:
@@ -159,24 +163,26 @@ class Precopy:
 
     def _spin(self) -> None:
         """Pages are pending but none can be found: the loop turns without effect. Skipped up to the window's end."""
-        self._spend("other", max(0, (self.window.ms + WINDOW_MS) * PS_PER_MS - int(self.now)))
+        self.spend("other", max(0, (self.window.ms + WINDOW_MS) * PS_PER_MS - int(self.now)))
         self._catch_up()
 
     def _complete(self) -> int:
         """Stop-and-copy. Returns the downtime in ms."""
         begin_ms = int(self.now) // PS_PER_MS
         self._wait_for_vcpus()
-        self._spend("other", self.costs.fixed_ps["vm_stop"])
+        self.spend("other", self.costs.fixed_ps["vm_stop"])
         self._catch_up()
         self.running, self.stopped_ps = False, int(self.now)
+        if self.switches:
+            return postcopy.run(self, begin_ms)
         self.stream[LIMIT] = 0
-        self._sync("final")
+        self.sync("final")
         self._iterate(_NEVER)
         self._flush_channels()
         link.put_buffered(self.stream, np.uint64(self.costs.fixed_bytes["device_state"]), self.meter.work)
         link.flush(self.stream, self.meter.work)
-        self._spend("other", self.costs.fixed_ps["device_state"])
-        self._close_round()
+        self.spend("other", self.costs.fixed_ps["device_state"])
+        self.close_round()
         return int(self.now) // PS_PER_MS - begin_ms
 
     def _verify(self, status: str) -> tuple[int | None, int | None]:
@@ -216,7 +222,7 @@ class Precopy:
             self._merge()
 
     def _send_stepping(self) -> None:
-        self._feed(
+        self.run_kernel(
             "send",
             lambda guest: engine.step(
                 self.log, self.design, guest, self.stream, self.sender, self.meter, self.aside, self.running
@@ -225,7 +231,7 @@ class Precopy:
         self._catch_up()
 
     def _merge(self) -> None:
-        self._feed(
+        self.run_kernel(
             "guest",
             lambda guest: engine.merge(
                 self.log, self.design, guest, self.stream, self.sender, self.meter, self.aside, self.plan, self.running
@@ -240,12 +246,12 @@ class Precopy:
             self.plan.ends[:] = 0
             self._merge()
         else:
-            self._feed(
+            self.run_kernel(
                 "guest",
                 lambda guest: engine.catch_up(self.log, self.design, guest, self.stream, self.aside, self.now),
             )
 
-    def _feed(self, clock: str, kernel: Callable[[Any], Any]) -> None:
+    def run_kernel(self, clock: str, kernel: Callable[[Any], Any]) -> None:
         """Call a kernel, handing it the next window of events, until it wants no more."""
         begin = time.perf_counter_ns()
         while kernel(self.feed.guest) == WANT_EVENTS:
@@ -255,9 +261,9 @@ class Precopy:
     def _flush_channels(self) -> None:
         if self.stream[CHANNELS] != 0:
             done = multifd.flush_channels(self.stream, self.now, self.meter.work)
-            self._spend("wait", int(done) - int(self.now))
+            self.spend("wait", int(done) - int(self.now))
 
-    def _limit_rate(self) -> None:
+    def limit_rate(self) -> None:
         """Close the window if it is over; sleep until it is when its bytes are used up."""
         now_ms = int(self.now) // PS_PER_MS
         self._settle()
@@ -266,9 +272,9 @@ class Precopy:
             sleep_ms = max(0, self.window.ms + WINDOW_MS - now_ms)
             awake_ps = int(self.now) + sleep_ms * PS_PER_MS + self.costs.fixed_ps["oversleep"]
             if self._background_ps < awake_ps:
-                self._spend("wait", max(0, self._background_ps - int(self.now)))
+                self.spend("wait", max(0, self._background_ps - int(self.now)))
                 self._sync_in_background()
-            self._spend("wait", max(0, awake_ps - int(self.now)))
+            self.spend("wait", max(0, awake_ps - int(self.now)))
             self._catch_up()
             self._settle()
 
@@ -282,15 +288,17 @@ class Precopy:
         """The 5 s timer of auto-converge: a sync, unless there was one since it last went off."""
         self._background_ps += BACKGROUND_PS
         if 1 < len(self.rounds) + 1 == self._background_syncs:
-            self._sync("background")
+            self.sync("background")
         self._background_syncs = len(self.rounds) + 1
 
-    def _sync(self, cause: str) -> None:
+    def sync(self, cause: str) -> None:
         self._catch_up()
-        self._close_round()
+        self.close_round()
         opened = self._opened = record.totals(self) if self.rounds else dict.fromkeys(record.totals(self), 0)
         opened.update(round=len(self.rounds) + 1, cause=cause, sync_begin_ns=int(self.now) // 1000)
-        opened.update(pending_before_pages=self.pending, threshold_bytes=self.window.threshold, throttle_pct=self.throttle.pct)
+        opened.update(
+            pending_before_pages=self.pending, threshold_bytes=self.window.threshold, throttle_pct=self.throttle.pct
+        )
         if self.running:
             self._wait_for_vcpus()
         if len(self.rounds) == 1:
@@ -302,8 +310,8 @@ class Precopy:
         done, done_clock = self._worth(), time.perf_counter_ns()
         self.clock["harvest"] += harvested_clock - clock
         self.clock["sync"] += done_clock - harvested_clock
-        self._spend("harvest", harvested - spent)
-        self._spend("sync", done - harvested + self.costs.fixed_ps["sync"])
+        self.spend("harvest", harvested - spent)
+        self.spend("sync", done - harvested + self.costs.fixed_ps["sync"])
         opened.update(sync_end_ns=int(self.now) // 1000, dirty_pages=new, pending_after_pages=self.pending)
         if self.running:
             kicked = int(self.meter.work[VCPU_KICKS]) > kicks
@@ -312,7 +320,7 @@ class Precopy:
 
     def _wait_for_vcpus(self) -> None:
         """Whoever needs the vCPUs waits until their throttle sleep is over."""
-        self._spend("wait", self.throttle.wait_ps(self.feed.guest, int(self.now)))
+        self.spend("wait", self.throttle.wait_ps(self.feed.guest, int(self.now)))
         self._catch_up()
 
     def _end_first_copies(self) -> None:
@@ -356,7 +364,7 @@ class Precopy:
                 self.encoder.end_period(self)
             period.close(now_ms, flushed)
 
-    def _close_round(self) -> None:
+    def close_round(self) -> None:
         """Turn what has grown since the round was opened into its row."""
         if self._opened:
             self.rounds.append(record.row(self, self._opened))
@@ -383,7 +391,7 @@ class Precopy:
     def _worth(self) -> int:
         return int((self.meter.work * self.meter.price).sum())
 
-    def _spend(self, what: str, ps: int) -> None:
+    def spend(self, what: str, ps: int) -> None:
         """The migration thread is busy (or asleep) for `ps` with something other than sending."""
         self.spent[what] += ps
         self.sender[NOW_PS] += np.uint64(ps)

@@ -17,6 +17,7 @@ from replay.work import (
     INDEX,
     N_SEND,
     NORMAL_PAGES,
+    POSTCOPY_FAULTS,
     XBZRLE_MISSES,
     XBZRLE_OVERFLOWS,
     XBZRLE_PAGES,
@@ -53,6 +54,8 @@ def totals(machine: Precopy) -> dict[str, Any]:
     lanes, stall_ps = guest.stall_ps.size, int(guest.stall_ps.sum())
     still_ps = stall_ps + lanes * int(guest.state[NAPPED_PS])
     ran_ps = int(machine.now) if machine.stopped_ps is None else machine.stopped_ps
+    if machine.resumed_ps is not None:
+        ran_ps += max(0, int(machine.now) - machine.resumed_ps)
     grown: dict[str, Any] = dict(zip(INDEX, work.tolist(), strict=True))
     grown.update(
         guest_ns=(ran_ps * lanes - still_ps) // (1000 * lanes),
@@ -114,6 +117,7 @@ def summary(machine: Precopy, status: str, setup_ms: int, downtime_ms: int | Non
             "pages-per-second": int(machine.window.pages_per_second),
             "mbps": transferred * 8 / busy_ms / 1000 if completed else machine.window.mbps,
             "remaining": 0 if completed else machine.pending * link.PAGE_BYTES,
+            "postcopy-requests": int(machine.meter.work[POSTCOPY_FAULTS]),
             "multifd-bytes": int(machine.stream[CHANNEL_BYTES]),
             "total": machine.n_pages * link.PAGE_BYTES,
         },

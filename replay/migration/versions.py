@@ -5,6 +5,7 @@
 | the window's bytes are counted when they are | queued | flushed | flushed | flushed |
 | switch over when what is pending is | below the threshold | below | below | at most the threshold |
 | auto-converge syncs a long round every 5 s | no | no | yes | yes |
+| a switch to postcopy is considered | after completion | after | after | before |
 | `transferred` counts | RAM pages | the stream | the stream | the stream |
 
 Source: measured on migrations of 7.2.22 and 10.0.2 (windows of 6,000,066 and 6,041,106 bytes at 60 MB/s); the others by
@@ -27,6 +28,7 @@ class Version:
     complete_at_threshold: bool
     background_sync: bool
     transferred_is_ram: bool
+    postcopy_before_completion: bool
 
 
 def _version(name: str, queued: bool, at_threshold: bool, background: bool, ram: bool) -> Version:
@@ -36,6 +38,7 @@ def _version(name: str, queued: bool, at_threshold: bool, background: bool, ram:
         complete_at_threshold=at_threshold,
         background_sync=background,
         transferred_is_ram=ram,
+        postcopy_before_completion=at_threshold,
     )
 
 

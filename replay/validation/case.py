@@ -70,6 +70,9 @@ class Actual:
     round_dirty_pages: tuple[int, ...]
     round_start_ms: tuple[float, ...]
     throttle_pct: tuple[int, ...]
+    postcopy_pages: int | None = None
+    postcopy_faults: int | None = None
+    postcopy_ms: int | None = None  # from the stop of the source to the end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +107,9 @@ def _inputs(folder: Path, data: dict[str, Any]) -> Inputs:
     asked = data["case"]
     traces = {kind: folder / name for kind, name in FILES.items() if (folder / name).is_file()}
     zero, zero_source = zero_map(folder, data, blocks, traces)
-    after_s = asked.get("postcopy_after_s")
+    after_ms = data.get("postcopy_start_ms")  # when the command was given; by plan, where that was not noted
+    if after_ms is None and asked.get("postcopy_after_s") is not None:
+        after_ms = float(asked["postcopy_after_s"]) * 1000
     return Inputs(
         name=str(data.get("case_name") or data.get("name") or folder.name),
         folder=folder,
@@ -115,7 +120,7 @@ def _inputs(folder: Path, data: dict[str, Any]) -> Inputs:
         parameters=dict(data["parameters"]),
         capabilities=tuple(name for name in data.get("capabilities_on", ()) if name != "events"),
         give_up_ns=int(float(asked.get("cancel_after_s") or DEFAULT_GIVE_UP_S) * 1e9),
-        postcopy_after_ns=None if after_s is None else int(float(after_s) * 1e9),
+        postcopy_after_ns=None if after_ms is None else int(float(after_ms) * 1e6),
         busy_pct=_busy_pct(data),
         zero=zero,
         zero_source=zero_source,
@@ -153,6 +158,7 @@ def _actual(data: dict[str, Any]) -> Actual:
         for _, event, text in data.get("trace_events_src", ())
         if event == "cpu_throttle_set"
     ]
+    target, stop_ms = data.get("postcopy_target") or {}, data.get("src_stop_ms")
     return Actual(
         converged=converged,
         total_ms=result.get("total-time") if converged else None,
@@ -164,4 +170,7 @@ def _actual(data: dict[str, Any]) -> Actual:
         round_dirty_pages=tuple(int(entry["dirty_pages"]) for entry in rounds),
         round_start_ms=tuple(float(entry["start_ms"]) for entry in rounds),
         throttle_pct=tuple(throttle),
+        postcopy_pages=target["placed"] + target.get("placed_zero", 0) if "placed" in target else None,
+        postcopy_faults=target.get("faults"),
+        postcopy_ms=round(result["total-time"] - stop_ms) if converged and target and stop_ms is not None else None,
     )

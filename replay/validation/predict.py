@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from replay.errors import TraceError
-from replay.migration import multifd, precopy, versions, xbzrle
+from replay.migration import multifd, postcopy, precopy, versions, xbzrle
 from replay.migration.costs import Costs
 from replay.migration.feed import Feed
 from replay.migration.parameters import Parameters
@@ -32,7 +32,7 @@ from replay.validation.throttled import LinedUp
 from replay.validation.traces import Recorded
 
 MEMBERS = 15
-NOT_MODELLED = ("postcopy-ram", "dirty-limit", "background-snapshot", "x-colo")
+NOT_MODELLED = ("dirty-limit", "background-snapshot", "x-colo")
 # Spread of a host's own figures from run to run, as the standard deviation of a logarithm; from repeated cases.
 _SPREAD = {"oversleep": 0.45, "first_copy": 0.25, "sync": 0.35, "vm_stop": 0.4, "device_state": 0.4, "connect": 0.3}
 _PAGE_SPREAD = 0.25
@@ -46,6 +46,7 @@ class Prediction:
     outcome: Outcome
     p_converged: float
     total_ms: tuple[int, ...]  # of the members that converge, ascending
+    postcopy_faults: int  # the median over the members
     inputs: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -122,7 +123,14 @@ def run(
 ) -> Outcome:
     """One replay of a case's migration."""
     source = traces.Continued(events, inputs, start_ns)
-    feed = Feed(source, start_ns=0, lanes=1, loop=True, closed_loop=True, check=False)
+    feed = Feed(
+        source,
+        start_ns=0,
+        lanes=1 if inputs.postcopy_after_ns is None else source.shape.n_vcpus + 1,
+        loop=True,
+        closed_loop=True,
+        check=False,
+    )
     parameters = Parameters(
         max_bandwidth=int(inputs.parameters["max-bandwidth"]),
         downtime_limit_ms=int(inputs.parameters["downtime-limit"]),
@@ -134,6 +142,7 @@ def run(
         guest_busy_pct=busy_pct,
         zero_page_detection=str(inputs.parameters.get("zero-page-detection", "legacy")),
         multifd=_channels(inputs),
+        postcopy=_switch(inputs, events),
         mapped_ram="mapped-ram" in inputs.capabilities,
         xbzrle=_xbzrle(inputs),
     )
@@ -153,6 +162,17 @@ def _channels(inputs: Inputs) -> multifd.Channels | None:
         return None
     by_channels = inputs.parameters.get("zero-page-detection", "legacy") == "multifd"
     return multifd.Channels(count=int(inputs.parameters.get("multifd-channels", 2)), find_zeros=by_channels)
+
+
+def _switch(inputs: Inputs, events: Recorded) -> postcopy.Switch | None:
+    """A store trace goes on at the target, through the waits for missing pages."""
+    if inputs.postcopy_after_ns is None or "postcopy-ram" not in inputs.capabilities:
+        return None
+    return postcopy.Switch(
+        after_ms=inputs.postcopy_after_ns // 10**6,
+        max_bandwidth=int(inputs.parameters.get("max-postcopy-bandwidth", 0)),
+        recorded_from_ns=events.moved_ns,
+    )
 
 
 def _xbzrle(inputs: Inputs) -> xbzrle.Settings | None:
@@ -228,6 +248,8 @@ def _prediction(
     ]
     if "auto-converge" in inputs.capabilities:
         used.append(f"guest busy {inputs.busy_pct} % of its CPU time before the migration")
+    if "postcopy-ram" in inputs.capabilities and inputs.postcopy_after_ns is not None:
+        used.append(f"postcopy asked for after {inputs.postcopy_after_ns / 1e9:.3f} s")
     if "xbzrle" in inputs.capabilities:
         delta = f"xbzrle: all deltas fit, {xbzrle.MEASURED_DELTA_BYTES} bytes each"
         used.append(f"{delta} (a fit to two recorded migrations, this one perhaps among them)")
@@ -238,6 +260,7 @@ def _prediction(
         outcome=chosen,
         p_converged=len(done) / len(outcomes),
         total_ms=tuple(int(o.summary["total-time"]) for o in done),
+        postcopy_faults=int(np.median([o.summary["ram"]["postcopy-requests"] for o in outcomes])),
         inputs=tuple(used),
         notes=tuple(notes),
     )

@@ -16,7 +16,10 @@ DOWNTIME_MS, DOWNTIME_SHARE = 5, 0.25
 
 
 def metrics(actual: Actual, prediction: Prediction) -> dict[str, Any]:
-    """{metric: {actual, predicted, error_pct}} for METRICS and converged; None where one side has no such figure."""
+    """{metric: {actual, predicted, error_pct}} for METRICS, those of postcopy, and converged.
+
+    None where one side has no such figure.
+    """
     summary = prediction.outcome.summary
     ram = summary["ram"]
     predicted = {
@@ -39,6 +42,16 @@ def metrics(actual: Actual, prediction: Prediction) -> dict[str, Any]:
         name: {"actual": real[name], "predicted": predicted[name], "error_pct": error_pct(real[name], predicted[name])}
         for name in METRICS
     }
+    if actual.postcopy_pages is not None:
+        last = prediction.outcome.rounds[-1]
+        switched = last["cause"] == "postcopy"
+        for name, real_value, ours in (
+            ("postcopy-pages", actual.postcopy_pages, last["postcopy_pages"]),
+            ("postcopy-faults", actual.postcopy_faults, prediction.postcopy_faults),
+            ("postcopy-time", actual.postcopy_ms, (last["end_ns"] - last["sync_begin_ns"]) // 10**6),
+        ):
+            value = ours if switched else None
+            table[name] = {"actual": real_value, "predicted": value, "error_pct": error_pct(real_value, value)}
     table["converged"] = {"actual": actual.converged, "predicted": prediction.converged}
     table["throttle"] = {
         "actual": list(actual.throttle_pct),

@@ -44,6 +44,7 @@ class Recorded:
     bin_ns: int | None
     rearm_ns: np.ndarray | None
     rearm_source: str
+    moved_ns: int | None = None  # when the guest went on at the target, in a trace that goes on there
 
 
 def read_file(path: Path, inputs: Inputs) -> Recorded:
@@ -70,6 +71,7 @@ def read_file(path: Path, inputs: Inputs) -> Recorded:
         end_ns=max(end_ns, int(t_ns.max()) + 1),
         bin_ns=int(texts.get("bin_us", "10000")) * 1000 if store else None,
         rearm_ns=None if rearm is None or store else np.asarray(rearm, np.int64),
+        moved_ns=int(texts["target_from_ns"]) if store and "target_from_ns" in texts else None,
         rearm_source="none: stores" if store else "recorded" if rearm is not None else "reconstructed",
     )
 

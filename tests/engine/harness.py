@@ -15,6 +15,7 @@ from replay.migration.feed import Feed, Window
 from replay.migration.multifd import Channels
 from replay.migration.parameters import Parameters
 from replay.migration.policy import attach
+from replay.migration.postcopy import Switch
 from replay.migration.precopy import Precopy
 from replay.migration.record import Outcome
 from replay.migration.xbzrle import Settings
@@ -109,7 +110,12 @@ def run_engine(
         guest_busy_pct=case.busy_pct,
         zero_page_detection=case.zero_detection,
         mapped_ram=case.mapped_ram,
-        multifd=None if not case.channels else Channels(count=case.channels, find_zeros=case.zero_detection == "multifd"),
+        postcopy=None
+        if case.postcopy is None
+        else Switch(after_ms=case.postcopy[0], max_bandwidth=case.postcopy[1], recorded_from_ns=case.postcopy[2]),
+        multifd=None
+        if not case.channels
+        else Channels(count=case.channels, find_zeros=case.zero_detection == "multifd"),
         xbzrle=None if case.xbzrle is None else settings_of(*case.xbzrle),
     )
     policy = None
@@ -267,10 +273,17 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
     throttled = draw(
         st.one_of(st.none(), st.sampled_from([(20, 10, 99, False, 50), (50, 20, 90, True, 10), (99, 10, 99, False, 1)]))
     )
+    loop = draw(st.booleans())
     xbzrle = None if mapped else draw(st.sampled_from(_XBZRLE))
     channels = 0
     if not mapped and xbzrle is None and design in _WITH_ROUNDS:
         channels = draw(st.sampled_from([0, 0, 1, 2, 5]))
+    postcopy = None
+    if not mapped and not channels and draw(st.booleans()):
+        postcopy = (
+            draw(st.sampled_from([0, 30, 250, 1000])), draw(st.sampled_from([0, 1_000_000, 40_000_000])),
+            None if loop else draw(st.sampled_from([None, duration_ns // 2])),
+        )  # fmt: skip
     give_up_ns = draw(st.sampled_from([150_000_000, 1_500_000_000, 1_500_000_000, 9_000_000_000]))
     prices = dict(TABLE.prices_ps)
     if draw(st.booleans()):  # slow work, so that deadlines, busy syncs and stalls matter even in a small guest
@@ -287,7 +300,7 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
         prices=prices,
         kring_entries=256 if small_ring else 1024, kring_reserved=64 if small_ring else 576,
         reaper_ps=draw(st.sampled_from([3_000_000_000, 10**12])),
-        options=draw(options(design)) if vary_options else {}, n_blocks=draw(st.sampled_from([1, 3])), loop=draw(st.booleans()),
+        options=draw(options(design)) if vary_options else {}, n_blocks=draw(st.sampled_from([1, 3])), loop=loop,
         closed_loop=draw(st.booleans()), give_up_ns=give_up_ns, fixed=fixed,
         version=draw(st.sampled_from(VERSIONS)), recorded_throttled=draw(st.booleans()),
         busy_pct=draw(st.sampled_from([100, 100, 60, 7])),
@@ -295,5 +308,5 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
         dirty_limit=None if log != "kvm-ring" or throttled else draw(st.sampled_from(_DIRTY_LIMITS)),
         start_ns=draw(st.sampled_from([0, duration_ns // 3])),
         zero_detection=draw(st.sampled_from(["legacy", "legacy", "none", "multifd"])),
-        mapped_ram=mapped, xbzrle=xbzrle, channels=channels,
+        mapped_ram=mapped, xbzrle=xbzrle, channels=channels, postcopy=postcopy,
     )  # fmt: skip

@@ -44,7 +44,9 @@ def test_bytes_of_an_idle_guest_with_zeros():
 
 
 def test_zeros_found_by_the_migration_thread_take_nine_bytes_beside_the_channels():
-    case = make_case(n_pages=1024, zero=set(range(256)), channels=2, zero_detection="legacy", max_bandwidth=0, loop=False)
+    case = make_case(
+        n_pages=1024, zero=set(range(256)), channels=2, zero_detection="legacy", max_bandwidth=0, loop=False
+    )
     ram = run_engine(case).summary["ram"]
     assert (ram["multifd-bytes"] - 2 * 64 - 768 * 4096) % 1344 == 0
     assert ram["transferred"] - ram["multifd-bytes"] > 256 * 9 + sum(TABLE.fixed_bytes.values())
@@ -53,7 +55,9 @@ def test_zeros_found_by_the_migration_thread_take_nine_bytes_beside_the_channels
 def test_more_channels_are_faster_until_the_migration_thread_is_the_slower_part():
     slow = TABLE.prices_ps | {"normal_pages": 20_000_000}
     times = [
-        run_engine(make_case(n_pages=20_000, max_bandwidth=0, loop=False, prices=slow, channels=n)).summary["total-time"]
+        run_engine(make_case(n_pages=20_000, max_bandwidth=0, loop=False, prices=slow, channels=n)).summary[
+            "total-time"
+        ]
         for n in (1, 2, 4, 255)
     ]
     assert times[0] > 1.9 * times[1] > 3.5 * times[2]

@@ -82,7 +82,7 @@ def test_json_has_the_fields_that_are_relied_on(result):
         "provenance",
     ):
         assert key in told
-    wanted = "transferred duplicate normal normal-bytes dirty-sync-count dirty-pages-rate pages-per-second mbps remaining total multifd-bytes".split()
+    wanted = "transferred duplicate normal normal-bytes dirty-sync-count dirty-pages-rate pages-per-second mbps remaining total multifd-bytes postcopy-requests".split()
     assert set(wanted) == set(told["ram"])
     assert told["ram"]["normal-bytes"] == told["ram"]["normal"] * 4096
 

@@ -34,7 +34,9 @@ def test_what_an_idle_guest_takes(formulation, detection, mapped, zero, normal, 
 
 
 def test_zero_pages_found_by_channels_cost_the_migration_thread_their_queueing():
-    rows = [run_engine(make_case(**HALF_ZERO, zero_detection=how, channels=1)).rounds[0] for how in ("legacy", "multifd")]
+    rows = [
+        run_engine(make_case(**HALF_ZERO, zero_detection=how, channels=1)).rounds[0] for how in ("legacy", "multifd")
+    ]
     saved_ns = rows[0]["modelled_send_ns"] - rows[1]["modelled_send_ns"]
     assert saved_ns == 500 * (TABLE.prices_ps["zero_pages"] - TABLE.fixed_ps["multifd_page"]) // 1000
 

@@ -46,6 +46,7 @@ class Case:
     zero_detection: str = "legacy"
     channels: int = 0
     mapped_ram: bool = False
+    postcopy: tuple[int, int, int | None] | None = None  # after ms, bandwidth, where a recorded one goes on (ns)
     xbzrle: tuple[int, int, int] | None = None  # slots, share of deltas that fit in millionths, bytes of a delta
 
 

@@ -21,7 +21,8 @@ from replay.migration.feed import Feed, Window
 from replay.migration.guest import NEXT_PS, REDUNDANT, advance
 from replay.migration.link import FLUSHED, put_page, rate_exceeded
 from replay.migration.parameters import Parameters
-from replay.migration.precopy import Outcome, Precopy
+from replay.migration.precopy import Precopy
+from replay.migration.record import Outcome
 from replay.plugins import parse
 from replay.verbs import GuestShape
 from replay.work import FIND_CALLS, FIND_WORDS, INDEX, N_SEND, NORMAL_PAGES, REFIND_CALLS, ZERO_PAGES
