@@ -47,15 +47,24 @@ from replay.migration.link import (
     rate_exceeded,
 )
 from replay.migration.multifd import flush_between_rounds, hand_over_full, settle
+from replay.migration.sender import (
+    CALLS,
+    DEADLINE_PS,
+    LATE_PAGE,
+    NOW_PS,
+    check_time,
+    fetch_more,
+    rearm_late,
+    step_done,
+    wait_until,
+)
 from replay.migration.xbzrle import LAST_WORD, find_none
 from replay.verbs import (
     Meter,
     appetite,
     backlog,
     before_harvest,
-    fetch,
     harvest,
-    holds,
     live,
     occupancy_max,
     peek,
@@ -64,19 +73,13 @@ from replay.verbs import (
     rearm,
     rearm_due,
     rearm_page,
-    reset,
     reset_late,
     room,
-    spent_ps,
-    spent_sending_ps,
     sync,
     take,
 )
 from replay.work import FIND_CALLS, FIND_WORDS, NORMAL_PAGES, REFIND_CALLS, SUMMARY_WORDS, ZERO_PAGES
 
-NOW_PS, SPENT_PS, DEADLINE_PS, CALLS, FETCH_PS, LOCK_PS, LATE_PAGE = 0, 1, 2, 3, 4, 5, 6
-N_SENDER = 7
-CALLS_PER_CHECK = U64(63)  # mask: the clock is looked at after call 0, 64, 128, ...
 EMPTY, LIMITED, OUT_OF_TIME, PLAN_FULL, REARM, WANT_EVENTS = 10, 11, 12, 13, 14, 15
 PLAN_ENTRIES = 8192
 N_READ, N_PLANNED = 0, 1
@@ -101,31 +104,6 @@ def new_plan() -> Plan:
 
 
 @inlined
-def step_done(sender: np.ndarray, meter: Meter) -> Any:
-    """Advance the clock by the work counted since it last moved; returns by how much."""
-    spent = spent_sending_ps(meter)
-    step = spent - sender[SPENT_PS]
-    sender[NOW_PS] += step
-    sender[SPENT_PS] = spent
-    return step
-
-
-@inlined
-def wait_until(sender: np.ndarray, until: Any) -> None:
-    """The sender waits for others to do their part."""
-    sender[LOCK_PS] += until - sender[NOW_PS]
-    sender[NOW_PS] = until
-
-
-@inlined
-def check_time(sender: np.ndarray) -> bool:
-    """The look at the clock that follows call 0, 64, 128, ... of an iterate."""
-    late = (sender[CALLS] & CALLS_PER_CHECK) == U0 and sender[NOW_PS] >= sender[DEADLINE_PS]
-    sender[CALLS] += U1
-    return late
-
-
-@inlined
 def _send_page(zeros: np.ndarray, stream: np.ndarray, word: Any, bit: Any, work: np.ndarray) -> None:
     zero = zeros[word] & bit != U0
     put_page(stream, zero, work)
@@ -139,42 +117,6 @@ def _send_page(zeros: np.ndarray, stream: np.ndarray, word: Any, bit: Any, work:
 def catch_up(log: Any, design: Any, guest: Guest, stream: np.ndarray, aside: Meter, until: Any) -> Any:
     """Run the guest up to `until`: DONE or WANT_EVENTS. A call of its own keeps its code out of the loop over pages."""
     return WANT_EVENTS if advance(log, design, guest, stream, aside, until, NONE) == NEED_EVENTS else DONE
-
-
-@kernel
-def _fetch_more(log: Any, design: Any, sender: np.ndarray, meter: Meter, wanted: Any) -> bool:
-    """The sender takes entries out of the log itself; whether there were any. The clock advances by what it costs."""
-    before = spent_ps(meter)
-    fetched = fetch(log, design, wanted, meter)
-    if not reset_late(design):
-        reset(log, meter)
-    took = spent_ps(meter) - before
-    sender[NOW_PS] += took
-    sender[FETCH_PS] += took
-    return fetched != U0
-
-
-@kernel
-def next_page(log: Any, design: Any, sender: np.ndarray, meter: Meter) -> Any:
-    """The next page of a stopped guest, whatever the design; NONE when there is none."""
-    while live(design):
-        wanted = appetite(design)
-        if wanted == U0 or not _fetch_more(log, design, sender, meter, wanted):
-            break
-    return pop(design, meter)
-
-
-@kernel
-def _rearm_late(log: Any, design: Any, sender: np.ndarray, meter: Meter) -> None:
-    """Re-arm what was read without being re-armed first: the last page, and a batch of fetched ones when it is sent."""
-    if sender[LATE_PAGE] != NONE:
-        rearm_page(log, sender[LATE_PAGE], meter)
-        sender[LATE_PAGE] = NONE
-    if not holds(design):
-        before = spent_ps(meter)
-        reset(log, meter)
-        sender[NOW_PS] += spent_ps(meter) - before
-        sender[FETCH_PS] += spent_ps(meter) - before
 
 
 @kernel
@@ -194,7 +136,7 @@ def step(
             until, waiting = sender[NOW_PS], guest.state[NEXT_PS] <= sender[NOW_PS]
             if running and waiting and catch_up(log, design, guest, stream, aside, until) == WANT_EVENTS:
                 return WANT_EVENTS
-            _rearm_late(log, design, sender, meter)
+            rearm_late(log, design, sender, meter)
         if stream[CHANNELS] != U0:
             settle(stream, sender[NOW_PS])
         if rate_exceeded(stream):
@@ -209,7 +151,7 @@ def step(
                     return OUT_OF_TIME  # those that send for themselves may keep the channel for ever
                 continue
             wanted = appetite(design)
-            if wanted != U0 and _fetch_more(log, design, sender, meter, wanted):
+            if wanted != U0 and fetch_more(log, design, sender, meter, wanted):
                 continue
         page = pop(design, meter)
         if stream[CHANNELS] != U0:

@@ -26,8 +26,8 @@ from replay.jit import NONE, U0, U1, U6, U63, U64, kernel
 from replay.kernels import memory
 from replay.kernels.bitmap import find_next
 from replay.kernels.bits import popcount
-from replay.migration import engine, link
-from replay.migration.engine import CALLS, DEADLINE_PS, EMPTY, LIMITED, NOW_PS, OUT_OF_TIME, WANT_EVENTS
+from replay.migration import link
+from replay.migration.engine import EMPTY, LIMITED, OUT_OF_TIME, WANT_EVENTS
 from replay.migration.guest import (
     CLOSED_LOOP,
     DONE,
@@ -41,6 +41,7 @@ from replay.migration.guest import (
     settle_classes,
 )
 from replay.migration.link import LIMIT, PAGE_BYTES, WINDOW_MS, put_page, rate_exceeded
+from replay.migration.sender import CALLS, DEADLINE_PS, NOW_PS, check_time, next_page, step_done, wait_until
 from replay.units import PS_PER_MS
 from replay.verbs import Meter
 from replay.work import NORMAL_PAGES, POSTCOPY_FAULTS, POSTCOPY_PAGES, ZERO_PAGES
@@ -174,10 +175,10 @@ def take_over(log: Any, design: Any, sender: np.ndarray, meter: Meter, missing: 
 
     What finding them costs is paid with the first page that is sent.
     """
-    page = engine.next_page(log, design, sender, meter)
+    page = next_page(log, design, sender, meter)
     while page != NONE:
         missing[page >> U6] |= U1 << (page & U63)
-        page = engine.next_page(log, design, sender, meter)
+        page = next_page(log, design, sender, meter)
     runs, carried = U0, U0
     for word in range(missing.size):
         bits = missing[word]
@@ -222,10 +223,10 @@ def send_missing(guest: Guest, target: Target, stream: np.ndarray, sender: np.nd
         counter = ZERO_PAGES if zero else NORMAL_PAGES
         work[counter] += U1
         work[POSTCOPY_PAGES] += U1
-        engine.step_done(sender, meter)
-        engine.wait_until(sender, sender[NOW_PS] + at[PAGE_PS])
+        step_done(sender, meter)
+        wait_until(sender, sender[NOW_PS] + at[PAGE_PS])
         _placed(guest, target, page, sender[NOW_PS] + at[PLACE_PS])
-        if engine.check_time(sender):
+        if check_time(sender):
             return OUT_OF_TIME
 
 

@@ -23,13 +23,14 @@ from replay.errors import UsageError
 from replay.jit import NONE, implements
 from replay.migration import engine, link, multifd, postcopy, record, versions, wire
 from replay.migration.costs import Costs
-from replay.migration.engine import DEADLINE_PS, EMPTY, LIMITED, N_SENDER, NOW_PS, OUT_OF_TIME, SPENT_PS, WANT_EVENTS
+from replay.migration.engine import EMPTY, LIMITED, OUT_OF_TIME, WANT_EVENTS
 from replay.migration.feed import Feed
 from replay.migration.guest import CHECK, NEXT_PS, REDUNDANT, count_stale, settle_classes
 from replay.migration.link import CHANNELS, COUNT_QUEUED, FLUSHED, LIMIT, WINDOW_MS
 from replay.migration.parameters import Parameters
 from replay.migration.policy import Policy, SyncRecord
 from replay.migration.record import Outcome
+from replay.migration.sender import CALLS, DEADLINE_PS, NOW_PS, SPENT_PS, new_sender
 from replay.migration.throttle import Throttle
 from replay.migration.window import Period, Window
 from replay.migration.xbzrle import Encoder
@@ -78,8 +79,7 @@ class Precopy:
             feed.guest = feed.guest._replace(cache=self.encoder.cache)
             feed.guest.state[CHECK] = 1
         self.stream[COUNT_QUEUED] = self.version.limit_counts_queued
-        self.sender = np.zeros(N_SENDER, dtype=np.uint64)
-        self.sender[engine.LATE_PAGE] = NONE
+        self.sender = new_sender()
         self.plan = engine.new_plan()
         self.batched = self._choose_formulation()
         self.running = True
@@ -205,7 +205,7 @@ class Precopy:
         guest = self.feed.guest
         settle_classes(guest.content, guest.zeros, guest.turned)
         link.put_buffered(self.stream, np.uint64(link.SECTION_HEADER_BYTES), work)
-        self.sender[DEADLINE_PS], self.sender[engine.CALLS] = deadline_ps, 0
+        self.sender[DEADLINE_PS], self.sender[CALLS] = deadline_ps, 0
         self._catch_up()
         self._send_batched() if self.batched else self._send_stepping()
         link.put_buffered(self.stream, np.uint64(link.END_BYTES + link.SECTION_FOOTER_BYTES), work)

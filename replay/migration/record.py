@@ -12,6 +12,7 @@ from replay.columns import ROUNDS
 from replay.migration import engine, link, wire
 from replay.migration.guest import CHECK, NAPPED_PS, REDUNDANT
 from replay.migration.link import CHANNEL_BYTES, FLUSHED, QUEUED
+from replay.migration.sender import FETCH_PS, LOCK_PS
 from replay.units import PS_PER_MS
 from replay.work import (
     INDEX,
@@ -68,8 +69,8 @@ def totals(machine: Precopy) -> dict[str, Any]:
         modelled_aside_ns=(int((machine.aside.work * price).sum()) + machine.first_copies_aside_ps) // 1000,
     )
     spent = machine.spent | {
-        "harvest": machine.spent["harvest"] + int(machine.sender[engine.FETCH_PS]),
-        "wait": machine.spent["wait"] + int(machine.sender[engine.LOCK_PS]),
+        "harvest": machine.spent["harvest"] + int(machine.sender[FETCH_PS]),
+        "wait": machine.spent["wait"] + int(machine.sender[LOCK_PS]),
     }
     grown.update({f"modelled_{name}_ns": ps // 1000 for name, ps in spent.items()})
     grown.update({f"measured_{name}_ns": ns for name, ns in machine.clock.items()})

@@ -23,9 +23,10 @@ from replay.migration.link import FLUSHED, put_page, rate_exceeded
 from replay.migration.parameters import Parameters
 from replay.migration.precopy import Precopy
 from replay.migration.record import Outcome
+from replay.migration.sender import DEADLINE_PS
 from replay.plugins import parse
 from replay.verbs import GuestShape
-from replay.work import FIND_CALLS, FIND_WORDS, INDEX, N_SEND, NORMAL_PAGES, REFIND_CALLS, ZERO_PAGES
+from replay.work import FIND_CALLS, FIND_WORDS, INDEX, N_SEND, NORMAL_PAGES, REFIND_CALLS, ROUND_FLUSHES, ZERO_PAGES
 from tools.bench import workloads
 from tools.bench.harness import Row, Side, c_call, compare
 
@@ -233,7 +234,8 @@ def step_by_hand(
         ):
             return engine.WANT_EVENTS
         page = U0
-        for _ in range(2):
+        for wraps in range(2):
+            work[ROUND_FLUSHES] += U64(wraps)
             size, cursor = at[2], at[0]
             page = find_next(l3, size, cursor)
             work[FIND_CALLS] += U1
@@ -283,7 +285,7 @@ def _compare_verbs(what: str, guest: Guest, table: costs.Costs, quick: bool) -> 
         lone = machine.feed.guest
         advance(machine.log, machine.design, lone, machine.stream, machine.aside, U0, NONE)
         assert lone.state[NEXT_PS] == NONE
-        machine.sender[engine.DEADLINE_PS] = NONE
+        machine.sender[DEADLINE_PS] = NONE
         last[:] = [(machine,)]
         return last[0]
 
