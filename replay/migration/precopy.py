@@ -207,7 +207,12 @@ class Precopy:
         link.put_buffered(self.stream, np.uint64(link.SECTION_HEADER_BYTES), work)
         self.sender[DEADLINE_PS], self.sender[CALLS] = deadline_ps, 0
         self._catch_up()
+        crowded_ps = self.costs.fixed_ps["crowded_page"] if self.throttle.crowds(guest, int(self.now)) else 0
+        before = int(work[NORMAL_PAGES])
+        self._reprice(crowded_ps)
         self._send_batched() if self.batched else self._send_stepping()
+        self._reprice(-crowded_ps)
+        self.spent["wait"] += crowded_ps * (int(work[NORMAL_PAGES]) - before)
         link.put_buffered(self.stream, np.uint64(link.END_BYTES + link.SECTION_FOOTER_BYTES), work)
         link.flush(self.stream, work)
 
@@ -325,15 +330,18 @@ class Precopy:
 
     def _end_first_copies(self) -> None:
         """From the second sync on the target has the pages' memory: sending one costs less."""
-        extra = np.uint64(self.costs.fixed_ps["first_copy"])
+        extra = self.costs.fixed_ps["first_copy"]
         if self.stream[CHANNELS] != 0:
-            multifd.end_first_copies(self.stream, int(extra))
+            multifd.end_first_copies(self.stream, extra)
             return
-        surplus = self.meter.work[NORMAL_PAGES] * extra
-        self.first_copies_ps = int(surplus)
-        self.first_copies_aside_ps = int(self.aside.work[NORMAL_PAGES] * extra)
-        self.sender[SPENT_PS] -= surplus
-        self.meter.price[NORMAL_PAGES] -= extra
+        self.first_copies_ps = int(self.meter.work[NORMAL_PAGES]) * extra
+        self.first_copies_aside_ps = int(self.aside.work[NORMAL_PAGES]) * extra
+        self._reprice(-extra)
+
+    def _reprice(self, more_ps: int) -> None:
+        """From now on a page with content costs so much more; what was spent before stays as it was."""
+        self.sender[SPENT_PS] = int(self.sender[SPENT_PS]) + int(self.meter.work[NORMAL_PAGES]) * more_ps
+        self.meter.price[NORMAL_PAGES] = int(self.meter.price[NORMAL_PAGES]) + more_ps
 
     def _after_sync(self, new: int) -> None:
         """Rates of the period that a sync ends when it is longer than a second, and what the policy makes of it."""

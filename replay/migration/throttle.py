@@ -4,6 +4,9 @@ A timer puts every vCPU to sleep for 10 p / (1 - p) ms every 10 / (1 - p) ms, p 
 for 10 ms between two sleeps whatever the throttle is. The first tick comes when a throttle is set, and a change of the
 throttle takes effect at the next tick. A sync, and the stop of the guest, wait until the sleep in progress is over.
 
+A guest that comes out of a long sleep (of a period of 200 ms and more) makes up for it with all its vCPUs; where it
+shares its cores with the migration, pages that are sent meanwhile take longer (`crowded_page` of the cost table).
+
 A guest that uses only a part of its CPU time loses its idle time first: one that is busy for the share u gets 10 ms /
 u of its own time done between two sleeps, and falls behind by the rest of the period, if there is any. (A writer that
 keeps a pace was slowed at 90 % and not before.) Events are delayed by that much at each tick (in guest.py), unless the
@@ -18,6 +21,7 @@ from replay.migration.guest import CLOSED_LOOP, DILATION_PS, NAP_END_PS, NAP_PS,
 from replay.units import PS_PER_MS
 
 RUN_MS = 10
+LONG_PERIOD_MS = 200
 MAX_PCT = 99
 
 
@@ -47,6 +51,11 @@ class Throttle:
                 guest.state[TICK_PS] = now_ps
         self.pct = pct
         guest.state[NEXT_PS] = 0
+
+    def crowds(self, guest: Guest, now_ps: int) -> bool:
+        """Whether the guest has just come out of a long sleep, and runs."""
+        long = self.pct > 0 and int(guest.state[TICK_EVERY_PS]) >= LONG_PERIOD_MS * PS_PER_MS
+        return long and int(guest.state[NAP_END_PS]) <= now_ps < int(guest.state[TICK_PS])
 
     def wait_ps(self, guest: Guest, now_ps: int) -> int:
         """How long a sync that comes now waits for the vCPUs."""

@@ -34,7 +34,7 @@ from replay.validation.traces import Recorded
 MEMBERS = 15
 NOT_MODELLED = ("dirty-limit", "background-snapshot", "x-colo")
 # Spread of a host's own figures from run to run, as the standard deviation of a logarithm; from repeated cases.
-_SPREAD = {"oversleep": 0.45, "first_copy": 0.25, "sync": 0.35, "vm_stop": 0.4, "device_state": 0.4, "connect": 0.3}
+_SPREAD = {"oversleep": 0.7, "first_copy": 0.25, "sync": 0.35, "vm_stop": 0.4, "device_state": 0.4, "connect": 0.3}
 _PAGE_SPREAD = 0.25
 
 
@@ -122,7 +122,8 @@ def run(
     inputs: Inputs, events: Recorded, table: Costs, start_ns: int, recorded_throttled: bool, busy_pct: int
 ) -> Outcome:
     """One replay of a case's migration."""
-    source = traces.Continued(events, inputs, start_ns)
+    longest_ns = traces.THROTTLED_TAIL_NS if recorded_throttled else traces.TAILS_NS[-1]
+    source = traces.Continued(events, inputs, start_ns, longest_ns)
     feed = Feed(
         source,
         start_ns=0,
@@ -210,7 +211,7 @@ def _starts(recorded: Recorded, members: int) -> list[int]:
 def _drawn(table: Costs, seed: int, member: int) -> Costs:
     """The cost table of one member: the given one for member 0, then figures drawn around it."""
     if member == 0:
-        return table
+        return dataclasses.replace(table, fixed_ps=table.fixed_ps | {"crowded_page": 0})
     generator = np.random.default_rng([seed, member, 0xC057])
     fixed, prices = dict(table.fixed_ps), dict(table.prices_ps)
     for name, spread in _SPREAD.items():
@@ -218,6 +219,9 @@ def _drawn(table: Costs, seed: int, member: int) -> Costs:
     factor = float(np.exp(generator.normal(0, _PAGE_SPREAD)))
     for name in ("normal_pages", "zero_pages"):
         prices[name] = int(prices[name] * factor)
+    # Whether a guest that makes up for a long sleep crowds out the migration differed from host to host.
+    crowds = member % 2 == 0
+    fixed["crowded_page"] = crowds * int(fixed["crowded_page"] * float(np.exp(generator.normal(0, 0.5))))
     fixed["connect"] = max(0, fixed["connect"] + int(generator.integers(-500_000_000, 500_000_000)))
     return dataclasses.replace(table, fixed_ps=fixed, prices_ps=prices)
 

@@ -14,10 +14,9 @@ import numpy as np
 from replay.migration.feed import Feed
 from replay.migration.guest import NEXT_PS, TICK_PS
 from replay.migration.policy import Policy, SyncRecord
-from replay.migration.throttle import RUN_MS
+from replay.migration.throttle import LONG_PERIOD_MS, RUN_MS
 from replay.units import NS_PER_MS, PS_PER_MS
 
-LONG_PERIOD_MS = 200
 _AHEAD_MS = 5_000
 _WRAP = 1 << 64
 

@@ -28,6 +28,7 @@ from replay.validation.guest_memory import to_dense
 from replay.verbs import GuestShape
 
 TAILS_NS = (1_000_000_000, 2_000_000_000, 4_000_000_000, 5_000_000_000)
+THROTTLED_TAIL_NS = 2_000_000_000  # of a guest under a throttle that grows: what is older ran under a smaller one
 CONTINUATION = "its last 1, 2, 4 s and then its last 5 s again and again (at most half of it)"
 _BETWEEN = 6
 REACH = 4
@@ -63,15 +64,20 @@ def read_file(path: Path, inputs: Inputs) -> Recorded:
     except ValueError:
         raise TraceError(f"{path}: resync_times_ns is not a list of times") from None
     store = "plugin" in texts.get("capture_method", "")
-    end_ns = int(texts.get("target_to_ns") or texts.get("source_to_ns") or int(t_ns.max()) + 1)
+    try:
+        end_ns = int(texts.get("target_to_ns") or texts.get("source_to_ns") or int(t_ns.max()) + 1)
+        moved_ns = int(texts["target_from_ns"]) if store and texts.get("target_from_ns") else None
+        bin_ns = int(texts.get("bin_us", "10000")) * 1000 if store else None
+    except ValueError as error:
+        raise TraceError(f"{path}: a time in its metadata is not a number: {error}") from None
     return Recorded(
         t_ns=t_ns[order],
         page=page[order],
         vcpu=np.minimum(vcpu[order], inputs.n_vcpus - 1).astype(np.uint16),
         end_ns=max(end_ns, int(t_ns.max()) + 1),
-        bin_ns=int(texts.get("bin_us", "10000")) * 1000 if store else None,
+        bin_ns=bin_ns,
         rearm_ns=None if rearm is None or store else np.asarray(rearm, np.int64),
-        moved_ns=int(texts["target_from_ns"]) if store and "target_from_ns" in texts else None,
+        moved_ns=moved_ns,
         rearm_source="none: stores" if store else "recorded" if rearm is not None else "reconstructed",
     )
 
@@ -94,17 +100,18 @@ def with_unseen_pages(stores: Recorded, events: Recorded) -> Recorded:
 class Continued:
     """Recorded events from `start_ns` (on the recording's clock) on; then tails of it without end."""
 
-    def __init__(self, recorded: Recorded, inputs: Inputs, start_ns: int = 0):
+    def __init__(self, recorded: Recorded, inputs: Inputs, start_ns: int = 0, longest_ns: int = TAILS_NS[-1]):
         self.shape = GuestShape(n_pages=inputs.n_pages, n_vcpus=inputs.n_vcpus)
         self._recorded, self._start = recorded, start_ns
         self.duration_ns = 1 << 62
         self._zero = inputs.zero
+        self._longest_ns = longest_ns
         self.repeats = 0
 
     def windows(self, start_ns: int) -> Iterator[Window]:
         """What is recorded, then its tails."""
         r = self._recorded
-        longest = max(1, (r.end_ns - self._start) // 2)
+        longest = max(1, min(self._longest_ns, (r.end_ns - self._start) // 2))
         first = int(np.searchsorted(r.t_ns, self._start))
         end = r.end_ns - self._start
         yield self._window(r.t_ns[first:] - self._start, first, end)

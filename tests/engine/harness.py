@@ -268,7 +268,10 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
     zero_share = draw(st.sampled_from([0.0, 0.5, 1.0]))
     zeros = set(np.flatnonzero(np.random.default_rng(n_pages).random(n_pages) < zero_share).tolist())
     small_ring = draw(st.booleans())
-    fixed = TABLE.fixed_ps | {"first_copy": draw(st.sampled_from([0, 0, 30_000_000, 2_000_000_001]))}
+    fixed = TABLE.fixed_ps | {
+        "crowded_page": draw(st.sampled_from([0, 5_000_000])),
+        "first_copy": draw(st.sampled_from([0, 0, 30_000_000, 2_000_000_001])),
+    }
     mapped = draw(st.sampled_from([False, False, True]))
     throttled = draw(
         st.one_of(st.none(), st.sampled_from([(20, 10, 99, False, 50), (50, 20, 90, True, 10), (99, 10, 99, False, 1)]))

@@ -328,6 +328,7 @@ class Migration:
         self.stream.buffered(5)
         begin, calls = self.now, 0
         self.advance(self.now)
+        crowded = self.case.fixed["crowded_page"] if self.crowds() else 0
         while True:
             if self.design.late:
                 self.advance(self.now)
@@ -366,8 +367,9 @@ class Migration:
             self.now += self.worth(self.counts) - before + self.unpaid
             self.unpaid = 0
             if self.counts["normal_pages"] > whole:
-                self.now += self.extra
+                self.now += self.extra + crowded
                 self.spent["first copies"] += self.extra
+                self.spent["wait"] += crowded
             if self.channels:
                 self.wait_until(self.channels.hand_over_full(self.now))
             if self.design.live:
@@ -380,6 +382,9 @@ class Migration:
         self.advance(self.now)
         self.stream.buffered(13)
         self.stream.flush()
+
+    def crowds(self):
+        return self.pct > 0 and self.every >= 200 * MS and self.nap_end <= self.now < self.tick
 
     def wait_until(self, then):
         self.locked_out += then - self.now
