@@ -66,7 +66,7 @@ def test_the_trace_is_what_the_guest_stored(writer, tmp_path):
             assert len(epoch) == row[3]
             expected, begun, stopped = expected + epoch, row[2], stopped or full
         assert mine == expected
-        assert stopped == (writer != "hot-cold")
+        assert stopped or writer == "hot-cold"
     assert [t for t, _, _ in found] == sorted(t for t, _, _ in found)
 
 
@@ -78,7 +78,7 @@ def test_the_command_says_what_it_does_and_did(tmp_path):
     assert "makes a guest of its own" in err
     assert "uses 1 host CPUs" in err
     assert f"{path}: " in out
-    assert max(len(line) for line in out.splitlines()) <= max(100, len(str(path)) + 90)
+    assert max(len(line) for line in [*out.splitlines()[1:], *err.splitlines()]) <= 100
     code, out, _ = capture("kvm-microvm", "--duration", "300ms", "--json", "-o", path, "--title", "mine")
     told = json.loads(out)
     assert (code, told["ended"], told["title"]) == (0, "duration", "mine")
