@@ -19,7 +19,8 @@ TRACES = ROOT / "traces"
 _SORT = (
     "import random; random.seed(1)\n"
     "for _ in range(8):\n"
-    "    numbers = [random.random() for _ in range(500_000)]; numbers.sort(); texts = sorted(map(str, numbers[:200_000]))"
+    "    numbers = [random.random() for _ in range(500_000)]; numbers.sort()\n"
+    "    texts = sorted(map(str, numbers[:200_000]))"
 )
 _SQLITE = (
     "import random, sqlite3, time; random.seed(1)\n"
@@ -32,12 +33,12 @@ _SQLITE = (
 )
 CAPTURES = {
     "microvm-hot-cold": (
-        "kvm-microvm", "--title", "micro-VM under KVM, hot and cold pages, rings of 1024 entries", "--writer", "hot-cold",
-        "--vcpus", "2", "--memory", "64M", "--pace", "50us", "--duration", "8s",
+        "kvm-microvm", "--title", "micro-VM under KVM, hot and cold pages, rings of 1024 entries",
+        "--writer", "hot-cold", "--vcpus", "2", "--memory", "64M", "--pace", "50us", "--duration", "8s",
     ),
     "microvm-sequential": (
-        "kvm-microvm", "--title", "micro-VM under KVM, sequential, rings of 256 entries that fill up", "--writer", "sequential",
-        "--memory", "32M", "--pace", "40us", "--ring-size", "256", "--duration", "8s",
+        "kvm-microvm", "--title", "micro-VM under KVM, sequential, rings of 256 entries that fill up",
+        "--writer", "sequential", "--memory", "32M", "--pace", "40us", "--ring-size", "256", "--duration", "8s",
     ),
     "process-sort": (
         "process", "--title", "a Python program that builds and sorts lists", "--workload",

@@ -24,12 +24,11 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.capture_traces import CAPTURES  # noqa: E402
-
 from replay.trace.arrays import page_runs  # noqa: E402
 from replay.trace.documentation import data_card, with_generated_sections  # noqa: E402
 from replay.trace.schema import PageRun, RamBlock, TraceMetadata  # noqa: E402
 from replay.trace.writer import write_trace  # noqa: E402
+from tools.capture_traces import CAPTURES  # noqa: E402
 
 TRACES = ROOT / "traces"
 PAGE = 4096

@@ -16,6 +16,11 @@ from replay.trace.operations import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 _NO_KVM = kvm.unavailable()
+_SMALL_RING = None if _NO_KVM else kvm.refusal(256)
+"""Why a ring of 256 entries cannot be had: 512 more stay reserved where the CPU logs pages itself."""
+needs_write_protection = pytest.mark.skipif(
+    (_NO_KVM or _SMALL_RING) is not None, reason=_NO_KVM or f"not logged by write protection: {_SMALL_RING}"
+)
 needs_kvm = pytest.mark.skipif(_NO_KVM is not None, reason=_NO_KVM or "")
 
 

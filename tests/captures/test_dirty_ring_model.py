@@ -11,16 +11,14 @@ import json
 import numpy as np
 import pytest
 
-from replay.capturing import kvm
 from replay.capturing.microguest import Writer
 from replay.capturing.microvm import MicroVm
+from tests.captures.common import needs_kvm, needs_write_protection
 from tests.captures.model import Model
 from tests.importers.common import sample
 
 RECORDINGS = ["ftrace_local_1vcpu_userspace_exit", "ftrace_mono_2vcpu"]
 CODE_PAGE = 1  # of the recorded guests: fetched in logged memory, so their first entry
-no_kvm = kvm.unavailable()
-needs_kvm = pytest.mark.skipif(no_kvm is not None, reason=no_kvm or "")
 
 
 def recorded_stores(cfg: dict, count: int) -> list[int]:
@@ -92,7 +90,7 @@ def test_without_the_second_entry_of_a_full_ring_it_would_not():
     assert len(again) == truth["ring_full"]["0"]
 
 
-@needs_kvm
+@needs_write_protection
 @pytest.mark.parametrize("kind", ["sequential", "random", "hot-cold"])
 @pytest.mark.parametrize(("n_vcpus", "ring_entries"), [(1, 256), (2, 256), (1, 512), (2, 4096)])
 def test_the_model_predicts_what_this_kernel_does(kind, n_vcpus, ring_entries):

@@ -13,7 +13,7 @@ import replay
 from replay.capturing import kvm, microguest
 from replay.capturing.microguest import Stores, Writer
 from replay.errors import TraceError
-from tests.captures.common import capture, events, needs_kvm, start
+from tests.captures.common import capture, events, needs_kvm, needs_write_protection, start
 
 
 def by_hand(writer: Writer, count: int) -> list[int]:
@@ -40,7 +40,7 @@ def test_stores_are_the_same_in_one_piece_and_in_many(kind):
     assert [page for part in parts for page in part] == by_hand(writer, 2000)
 
 
-@needs_kvm
+@needs_write_protection
 @pytest.mark.parametrize("writer", ["sequential", "random", "hot-cold"])
 def test_the_trace_is_what_the_guest_stored(writer, tmp_path):
     """Each page once an epoch, in the order of the stores; full rings give one entry more each."""

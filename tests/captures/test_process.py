@@ -98,8 +98,9 @@ def test_input_passes_through_and_json_has_standard_output_to_itself(tmp_path):
 
 @needs_tracking
 def test_the_program_that_replaces_the_first_is_tracked_too(tmp_path):
+    program = "import time; x = bytearray(50 << 20); time.sleep(0.3)"
     done = replay.capture_trace(
-        "process", tmp_path / "a.parquet", ["sh", "-c", f"exec {sys.executable} -c 'x = bytearray(50 << 20)'"], to_stderr=True
+        "process", tmp_path / "a.parquet", ["sh", "-c", 'exec "$0" -c "$1"', sys.executable, program], to_stderr=True
     )
     assert done.trace.metadata.provenance["capture"]["programs_executed"] == 2
     assert done.trace.n_events > 50 * 256
