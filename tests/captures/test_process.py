@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 import replay
 from replay.capturing.written_pages import Numbering
 from replay.cli.main import main
-from tests.captures.common import capture, events, needs_tracking, start
+from tests.captures.common import ROOT, capture, events, needs_tracking, start
 
 WRITER = """
 import mmap, ctypes, sys, time
@@ -135,6 +137,58 @@ def test_ctrl_c_goes_to_the_program(tmp_path):
 
 
 @needs_tracking
+def test_ctrl_c_on_a_terminal_reaches_the_program_once(tmp_path):
+    """There the terminal tells both; the program must not be told again."""
+    script = f"trap 'echo told >> {tmp_path}/told' INT; touch {tmp_path}/up; " + "sleep 0.2; " * 8 + "exit 6"
+    shell = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
+    arguments = ["-m", "replay", "capture", "process", "-o", str(tmp_path / "a.parquet"), "--", "sh", "-c", script]
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", shell, sys.executable, *arguments], stdin=slave, cwd=ROOT, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(slave)
+    wait_for(tmp_path / "up")
+    time.sleep(0.2)
+    os.write(master, b"\x03")
+    _, err = process.communicate(timeout=60)
+    os.close(master)
+    assert process.returncode == 6, err
+    assert (tmp_path / "told").read_text() == "told\n"
+    assert len(events(tmp_path / "a.parquet")) > 5
+
+
+@needs_tracking
+def test_a_stopped_program_stays_stopped(tmp_path):
+    """Until its user lets it go on."""
+    process = start("process", "-o", tmp_path / "a.parquet", "--", "sh", "-c", "echo $$; sleep 0.3; sleep 0.3; echo end")
+    pid = int(process.stdout.readline())
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(1)
+    assert Path(f"/proc/{pid}/stat").read_text().split()[2] in "tT"
+    os.kill(pid, signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "end\n"), err
+
+
+@needs_tracking
+def test_a_large_sparse_mapping(tmp_path):
+    """A terabyte of address space, ten pages of it written: ten pages in the trace, and no time lost on the rest."""
+    program = (
+        "import ctypes, time\nlibc = ctypes.CDLL(None)\nlibc.mmap.restype = ctypes.c_void_p\n"
+        "libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]\n"
+        "start = libc.mmap(None, 1 << 40, 3, 0x4022, -1, 0)\n"
+        "for k in range(10): ctypes.memset(start + (k << 36), 1, 1); time.sleep(0.01)\ntime.sleep(0.2)\nprint(start)\n"
+    )
+    code, out, err = capture("process", "-o", tmp_path / "a.parquet", "--", sys.executable, "-c", program)
+    assert code == 0, err
+    first = int(out) // 4096
+    found = {page for pages in addresses(tmp_path / "a.parquet").values() for page in pages}
+    assert sorted(page for page in found if first <= page < first + (1 << 28)) == [first + (k << 24) for k in range(10)]
+    assert replay.open_trace(tmp_path / "a.parquet").metadata.memory_bytes < 200 << 20
+
+
+@needs_tracking
 def test_the_second_ctrl_c_leaves_the_program_alone(tmp_path):
     script = f"trap 'touch {tmp_path}/told' INT; touch {tmp_path}/up; " + "sleep 0.2; " * 30 + f"touch {tmp_path}/end"
     process = start("process", "-o", tmp_path / "a.parquet", "--", "sh", "-c", script)
@@ -191,8 +245,6 @@ def test_no_privileges_are_needed(tmp_path):
         "import os, sys\nos.setgid(65534); os.setuid(65534)\n"
         "import replay\nreplay.capture_trace('process', sys.argv[1], ['true'])\n"
     )
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "a.parquet"], env=os.environ | {"PYTHONPATH": os.getcwd()},
         capture_output=True, text=True, check=False,
