@@ -12,7 +12,7 @@ import pytest
 import replay
 from replay.capturing import kvm, microguest
 from replay.capturing.microguest import Stores, Writer
-from replay.errors import TraceError
+from replay.errors import ReplayError, TraceError
 from tests.captures.common import capture, events, needs_kvm, needs_write_protection, start
 
 
@@ -68,6 +68,30 @@ def test_the_trace_is_what_the_guest_stored(writer, tmp_path):
         assert mine == expected
         assert stopped or writer == "hot-cold"
     assert [t for t, _, _ in found] == sorted(t for t, _, _ in found)
+
+
+@needs_kvm
+def test_every_store_in_a_trace_of_its_own(tmp_path):
+    """What the ring saw is the first store to each page since it was armed, at the same time."""
+    path, all_stores = tmp_path / "a.parquet", tmp_path / "all.parquet"
+    replay.capture_trace(
+        "kvm-microvm", path, vcpus=2, memory="4M", stores=4000, pace="2us", interval="2ms", all_stores=str(all_stores)
+    )
+    made = events(all_stores)
+    for vcpu in range(2):
+        truth = Stores(Writer("hot-cold", vcpu * 512, 512, 25, round(0.9 * 2**32), 1 + vcpu)).take(4000).tolist()
+        mine = [(t_ns, page) for t_ns, page, number in made if number == vcpu]
+        assert [page for _, page in mine] == truth
+        assert {(t_ns, page) for t_ns, page, number in events(path) if number == vcpu} <= set(mine)
+    assert replay.open_trace(all_stores).metadata.limits == "none: computed, not observed"
+
+
+@needs_kvm
+def test_a_truth_that_cannot_be_written(tmp_path):
+    for name, error in (("a.parquet", "same file"), ("none/b.parquet", "cannot be written")):
+        with pytest.raises(ReplayError, match=error):
+            replay.capture_trace("kvm-microvm", tmp_path / "a.parquet", stores=50, all_stores=str(tmp_path / name))
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_kvm
