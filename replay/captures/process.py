@@ -43,11 +43,11 @@ class Config:
     interval: int = param(20_000_000, "time between two looks", unit="ns", low=1_000_000, high=10_000_000_000)
 
 
-def check_command(config: Config, command: list[str]) -> None:
+def ready(config: Config, command: list[str]) -> None:
     """Raises UsageError for a command that is not there."""
-    from replay.capturing.tracee import check_command as is_there
+    from replay.capturing.tracee import check_command
 
-    is_there(command)
+    check_command(command)
 
 
 def describe(config: Config, command: list[str]) -> list[str]:
