@@ -61,7 +61,7 @@ def test_figures_for_people():
     assert units.format_duration(0) == "0 ns"
 
 
-@pytest.mark.parametrize("kind", ["log", "design", "workload", "importer"])
+@pytest.mark.parametrize("kind", ["log", "design", "workload", "importer", "capture"])
 def test_every_plugin_is_described_without_being_imported(kind):
     for name in plugins.names(kind):
         told = plugins.describe(kind, name)
@@ -102,9 +102,10 @@ def test_labels_say_what_was_parsed_and_parse_again(kind, text, label):
             "no design 'double-rings'; there are: bitmap, direct-reap, double-ring, .*Did you mean 'double-ring'",
         ),
         ("log", "kvm", "no log 'kvm'; there are: kvm-bitmap, kvm-ring, tcg"),
-        ("log", "kvm-ring:entry=5", "entry.*there are: entries, pml, reaper-period.*Did you mean 'entries'"),
+        ("log", "kvm-ring:entry=5", "entry.*there are: entries, pml, push-before-retire, reaper-period.*Did you mean 'entries'"),
         ("log", "kvm-ring:1000", "must be a power of two, not 1000"),
         ("log", "kvm-ring:512", "too few with pml=on"),
+        ("log", "kvm-ring:4096,push-before-retire=on", "needs pml=off"),
         ("log", "kvm-ring:1M", "at most 65536 entries"),
         ("log", "kvm-ring:4096,pml=maybe", "is on or off"),
         ("log", "kvm-ring:4096,4096", "not of the form key=value"),
