@@ -201,18 +201,17 @@ class Precopy:
     def _iterate(self, deadline_ps: int) -> None:
         """One call of the sender: a section header, pages, an end mark, a flush."""
         self.iterate_calls += 1
-        work = self.meter.work
-        guest = self.feed.guest
+        work, guest = self.meter.work, self.feed.guest
         settle_classes(guest.content, guest.zeros, guest.turned)
         link.put_buffered(self.stream, np.uint64(link.SECTION_HEADER_BYTES), work)
         self.sender[DEADLINE_PS], self.sender[CALLS] = deadline_ps, 0
         self._catch_up()
-        crowded_ps = self.costs.fixed_ps["crowded_page"] if self.throttle.crowds(guest, int(self.now)) else 0
-        before = int(work[NORMAL_PAGES])
-        self._reprice(crowded_ps)
+        crowds = self.running and self.throttle.crowds(guest, int(self.now))
+        more_ps, before = crowds * self.costs.fixed_ps["crowded_page"], int(work[NORMAL_PAGES])
+        self._reprice(more_ps)
         self._send_batched() if self.batched else self._send_stepping()
-        self._reprice(-crowded_ps)
-        self.spent["wait"] += crowded_ps * (int(work[NORMAL_PAGES]) - before)
+        self._reprice(-more_ps)
+        self.spent["wait"] += more_ps * (int(work[NORMAL_PAGES]) - before)
         link.put_buffered(self.stream, np.uint64(link.END_BYTES + link.SECTION_FOOTER_BYTES), work)
         link.flush(self.stream, work)
 
@@ -271,7 +270,7 @@ class Precopy:
     def limit_rate(self) -> None:
         """Close the window if it is over; sleep until it is when its bytes are used up."""
         now_ms = int(self.now) // PS_PER_MS
-        self._settle()
+        multifd.settle(self.stream, self.now)
         self.window.close(self.stream, now_ms, self._pages_sent(), self.parameters.downtime_limit_ms)
         if link.rate_exceeded(self.stream):
             sleep_ms = max(0, self.window.ms + WINDOW_MS - now_ms)
@@ -281,10 +280,6 @@ class Precopy:
                 self._sync_in_background()
             self.spend("wait", max(0, awake_ps - int(self.now)))
             self._catch_up()
-            self._settle()
-
-    def _settle(self) -> None:
-        if self.stream[CHANNELS] != 0:
             multifd.settle(self.stream, self.now)
 
     # -- syncs and the record -----------------------------------------------------------------------------------------

@@ -219,9 +219,8 @@ def _drawn(table: Costs, seed: int, member: int) -> Costs:
     factor = float(np.exp(generator.normal(0, _PAGE_SPREAD)))
     for name in ("normal_pages", "zero_pages"):
         prices[name] = int(prices[name] * factor)
-    # Whether a guest that makes up for a long sleep crowds out the migration differed from host to host.
-    crowds = member % 2 == 0
-    fixed["crowded_page"] = crowds * int(fixed["crowded_page"] * float(np.exp(generator.normal(0, 0.5))))
+    # How far a guest that makes up for a long sleep crowds out the migration differed: not at all, or up to 36 us a page
+    fixed["crowded_page"] = int(fixed["crowded_page"] * max(0.0, float(generator.uniform(-1.75, 2.25))))
     fixed["connect"] = max(0, fixed["connect"] + int(generator.integers(-500_000_000, 500_000_000)))
     return dataclasses.replace(table, fixed_ps=fixed, prices_ps=prices)
 

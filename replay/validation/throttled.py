@@ -3,8 +3,8 @@
 Such a recording has bursts: its guest ran for 10 ms between two sleeps. A replay that sets the same throttle a little
 earlier or later would have its ticks between these bursts; its syncs would wait for a guest that is not asleep in the
 trace, or find nothing written. Where a sleep is long (a period of 200 ms and more) and the recording has such sleeps
-ahead, too, its first burst after one is put where the replayed throttle lets the guest run next; what was recorded in
-between is left out.
+ahead, too, its last burst before the first of them is put where the replayed guest runs before its own; what was
+recorded in between is left out.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ _AHEAD_MS = 5_000
 _WRAP = 1 << 64
 
 
-def _first_after_sleep(t_ns: np.ndarray, period_ms: int) -> int | None:
-    """The first event of the first burst after a sleep of that throttle; a few stray writes do not end a sleep."""
+def _last_before_sleep(t_ns: np.ndarray, period_ms: int) -> int | None:
+    """The first event of the burst before the first sleep of that throttle; a few stray writes do not end a sleep."""
     counts = np.bincount((t_ns - t_ns[0]) // (RUN_MS // 2 * NS_PER_MS))
     busy = np.flatnonzero(counts > counts.max() // 5)
     asleep = np.flatnonzero(np.diff(busy) * (RUN_MS // 2) >= period_ms * 6 // 10)
     if not asleep.size:
         return None
-    wakes_ns = int(busy[asleep[0] + 1]) * (RUN_MS // 2) * NS_PER_MS
-    return int(np.searchsorted(t_ns, t_ns[0] + wakes_ns))
+    last = int(asleep[0])
+    while last > 0 and busy[last] - busy[last - 1] == 1:
+        last -= 1
+    return int(np.searchsorted(t_ns, t_ns[0] + int(busy[last]) * (RUN_MS // 2) * NS_PER_MS))
 
 
 class LinedUp:
@@ -56,7 +58,7 @@ class LinedUp:
         if head >= stop:
             return
         last = head + int(np.searchsorted(guest.t_ns[head:stop], guest.t_ns[head] + np.uint64(_AHEAD_MS * NS_PER_MS)))
-        first = _first_after_sleep(guest.t_ns[head:last].astype(np.int64), period_ms)
+        first = _last_before_sleep(guest.t_ns[head:last].astype(np.int64), period_ms)
         if first is None:
             return
         first += head

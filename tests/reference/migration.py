@@ -384,7 +384,7 @@ class Migration:
         self.stream.flush()
 
     def crowds(self):
-        return self.pct > 0 and self.every >= 200 * MS and self.nap_end <= self.now < self.tick
+        return self.running and self.pct > 0 and self.every >= 200 * MS and self.nap_end <= self.now < self.tick
 
     def wait_until(self, then):
         self.locked_out += then - self.now
