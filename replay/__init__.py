@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 from replay.version import __version__
 
 if TYPE_CHECKING:
-    from replay.api import check, compare, generate, import_trace, load, open_trace, phase, run, validate
+    from replay.api import capture_trace, check, compare, generate, import_trace, load, open_trace, phase, run, validate
     from replay.results.result import Result
 
-_FUNCTIONS = ("check", "compare", "generate", "import_trace", "load", "open_trace", "phase", "run", "validate")
+_FUNCTIONS = (
+    "capture_trace", "check", "compare", "generate", "import_trace", "load", "open_trace", "phase", "run", "validate",
+)  # fmt: skip
 __all__ = [
     "Result",
     "__version__",
+    "capture_trace",
     "check",
     "compare",
     "generate",

@@ -12,7 +12,11 @@ from replay.errors import UsageError, unknown_name
 from replay.results.result import Result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from replay.analysis.phase_map import Phase
+    from replay.capturing.run import Captured
+    from replay.capturing.stop import Stop
     from replay.importing.run import Imported
     from replay.migration.precopy import Progress
     from replay.safety.check import Verdict
@@ -86,6 +90,38 @@ def import_trace(
     importer = plugins.configured("importer", kind, {n: t for n, t in texts.items() if n not in common})
     names = [os.fspath(files)] if isinstance(files, str | os.PathLike) else [os.fspath(file) for file in files]
     return importing.import_files(importer, names, output, settled, progress)
+
+
+def capture_trace(
+    kind: str,
+    output: str | os.PathLike[str],
+    command: Sequence[str] = (),
+    *,
+    announce: Callable[[list[str]], None] | None = None,
+    progress: Written | None = None,
+    stop: Stop | None = None,
+    to_stderr: bool = False,
+    **options: Any,
+) -> Captured:
+    """Record a trace of something that runs now: kind "kvm-microvm", "process", or a path to your own.
+
+    `command`: the program to run, for the kinds that take one. `options`: those of `replay capture KIND --help`, as
+    texts or numbers: duration="5s". `announce` is called once with lines that say what will be done, `progress` with
+    (ns so far, ns in all or 0). It ends by itself, after `duration`, with Ctrl-C (in the main thread), or when `stop`
+    (a replay.capturing.stop.Stop) is asked to; the trace is then complete up to there. `to_stderr`: a program's
+    standard output goes to standard error. Raises UsageError, and TraceError when nothing was or can be captured.
+    """
+    from replay import plugins
+    from replay.capturing import run as capturing
+    from replay.capturing.options import Options
+
+    texts = {name: spelled if isinstance(spelled, str) else str(spelled) for name, spelled in options.items()}
+    common = {field.name for field in dataclasses.fields(Options)}
+    settled = Options(**plugins.converted(Options, {n: t for n, t in texts.items() if n in common}, "capture"))
+    plugin = plugins.configured("capture", kind, {n: t for n, t in texts.items() if n not in common})
+    return capturing.capture(
+        plugin, output, command, settled, announce=announce, progress=progress, stop=stop, to_stderr=to_stderr
+    )
 
 
 def run(

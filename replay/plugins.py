@@ -32,6 +32,7 @@ FOLDERS = {
     "policy": "policies",
     "workload": "workloads",
     "importer": "importers",
+    "capture": "captures",
 }
 _DEFINES = {
     "log": ("Config", "State", "build"),
@@ -39,6 +40,7 @@ _DEFINES = {
     "policy": ("Config", "build"),
     "workload": ("Config", "events"),
     "importer": ("Config", "read"),
+    "capture": ("Config", "describe", "capture"),
 }
 _PACKAGE = Path(__file__).resolve().parent
 

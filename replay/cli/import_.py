@@ -54,15 +54,16 @@ def _parser(kind: str) -> argparse.ArgumentParser:
     parser.add_argument("files", nargs="+", metavar="FILE", help="recordings, in their order; -: standard input")
     parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help="the file to write")
     for parameter in described.parameters:
-        _add_flag(parser, parameter.name, parameter.default, parameter.unit, parameter.help)
+        add_flag(parser, parameter.name, parameter.default, parameter.unit, parameter.help)
     common = parser.add_argument_group("of every kind")
     for field in dataclasses.fields(Options):
-        _add_flag(common, field.name.replace("_", "-"), field.default, field.metadata["unit"], field.metadata["help"])
+        add_flag(common, field.name.replace("_", "-"), field.default, field.metadata["unit"], field.metadata["help"])
     add_json(parser)
     return parser
 
 
-def _add_flag(parser: Any, name: str, default: Any, unit: str, text: str) -> None:
+def add_flag(parser: Any, name: str, default: Any, unit: str, text: str) -> None:
+    """A flag for a parameter that a plug-in describes."""
     from replay.plugins import spell
     from replay.units import format_duration
 

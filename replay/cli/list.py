@@ -9,13 +9,16 @@ from replay.cli import show
 from replay.cli.options import add_json
 from replay.errors import unknown_name
 
-KINDS = ("logs", "designs", "policies", "workloads", "traces", "importers", "costs", "columns", "counters")
-PLUGINS = {"logs": "log", "designs": "design", "policies": "policy", "workloads": "workload", "importers": "importer"}
+KINDS = ("logs", "designs", "policies", "workloads", "traces", "importers", "captures", "costs", "columns", "counters")
+PLUGINS = {
+    "logs": "log", "designs": "design", "policies": "policy", "workloads": "workload", "importers": "importer",
+    "captures": "capture",
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `replay list`."""
-    parser.add_argument("kind", nargs="?", metavar="|".join(KINDS), help="only these (default: all but the last four)")
+    parser.add_argument("kind", nargs="?", metavar="|".join(KINDS), help="only these (default: all but the last five)")
     add_json(parser)
 
 

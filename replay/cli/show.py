@@ -97,6 +97,12 @@ def task_line(label: str) -> Iterator[Callable[[int, int], None] | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@contextmanager
+def no_line() -> Iterator[None]:
+    """No progress: the terminal belongs to a program that is being recorded."""
+    yield None
+
+
 def summary_lines(result: Result) -> list[str]:
     """A result in a few lines."""
     ram, config, done = result.summary["ram"], result.config, result.status == "completed"

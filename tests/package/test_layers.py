@@ -14,13 +14,13 @@ LEVELS = {
     "dirtylogs": 2, "designs": 2, "workloads": 2,
     "migration": 3, "synthesis": 3,
     "policies": 3,
-    "importing": 2, "importers": 3,
+    "importing": 2, "importers": 3, "capturing": 2, "captures": 3,
     "results": 4, "config": 4,
     "analysis": 5, "safety": 5, "validation": 5, "axes": 5,
     "api": 6, "grid": 6,
     "cli": 7, "__init__": 7, "__main__": 7,
 }  # fmt: skip
-PLUGIN_FOLDERS = ("dirtylogs", "designs", "policies", "workloads", "importers")
+PLUGIN_FOLDERS = ("dirtylogs", "designs", "policies", "workloads", "importers", "captures")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

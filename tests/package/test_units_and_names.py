@@ -61,7 +61,7 @@ def test_figures_for_people():
     assert units.format_duration(0) == "0 ns"
 
 
-@pytest.mark.parametrize("kind", ["log", "design", "workload", "importer"])
+@pytest.mark.parametrize("kind", ["log", "design", "workload", "importer", "capture"])
 def test_every_plugin_is_described_without_being_imported(kind):
     for name in plugins.names(kind):
         told = plugins.describe(kind, name)

@@ -1,0 +1,1 @@
+"""Captures: one file each; the file's name is the capture's name."""
