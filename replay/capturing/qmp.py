@@ -68,7 +68,7 @@ class Monitor:
             waiting = asyncio.wait_for(self._client.execute(command, given or None), COMMAND_S)
             return self._runner.run(waiting)
         except ExecuteError as error:
-            raise Refused(f"QEMU refuses {command}: {error.error.desc}") from None
+            raise Refused(f"QEMU refuses {command}: {error}") from None
         except TimeoutError:
             raise Gone(f"QEMU does not answer {command} within {COMMAND_S:g} s") from None
         except (QMPError, OSError, EOFError):

@@ -71,7 +71,8 @@ class LogReader:
         self._file = open_log(guest)
         self._at = self._file.tell()
         self._ended = False
-        importer = plugins.configured("importer", "qemu-log", {"blocks": _spelled(guest)})
+        threads = ",".join(f"{thread}={vcpu}" for thread, vcpu in guest.threads.items())
+        importer = plugins.configured("importer", "qemu-log", {"blocks": _spelled(guest), "threads": threads})
         self._batches = importer.module.read(importer.config, self, self.report)
 
     def read(self) -> tuple[Any, Any, Any]:
