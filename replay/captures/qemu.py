@@ -30,7 +30,7 @@ migrate it meanwhile, and keep the migration as a case (the target: the same QEM
   replay capture qemu --qmp vm.qmp --migrate-to unix:vm.mig --case vm-case -o vm.parquet
   replay validate vm-case
 record a migration that somebody else starts:
-  replay capture qemu --qmp vm.qmp --during-migration on -o vm.parquet
+  replay capture qemu --qmp vm.qmp --during-migration -o vm.parquet
 KVM guests: replay import kvm-ftrace
 """
 COMMAND = "none"
@@ -43,7 +43,7 @@ class Config:
         100_000_000, "time from one re-arm of all pages to the next", unit="ns", low=10_000_000, high=3_600_000_000_000
     )
     log: str = param("", "QEMU's log, if it is not what QEMU's -D says")
-    during_migration: bool = param(False, "on: wait for a migration that somebody starts, record it, end with it")
+    during_migration: bool = param(False, "wait for a migration that somebody starts, record it, end with it")
     migrate_to: str = param("", "start a migration to this URI, record it, end with it")
     case: str = param("", "with migrate-to: folder to write the migration to, for replay validate")
     bandwidth: int = param(0, "with migrate-to: max-bandwidth in bytes/s; 0: as it is set", unit="bytes", low=0)

@@ -1,0 +1,182 @@
+"""A real QEMU under TCG, a real guest, a real migration: captured, validated, and left as it was found."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from replay.trace.reader import open_trace
+from tests.end_to_end.machine import ROOT, Machine, command_line, run_replay
+
+pytestmark = pytest.mark.end_to_end
+
+RATE, MEGABYTES = 5000, 64
+PACED = f"random:{MEGABYTES}:{RATE}"
+
+
+@pytest.fixture(scope="module")
+def running(guest, tmp_path_factory):
+    """A guest whose writer keeps its pace; for tests that leave it as it was."""
+    with Machine(guest, tmp_path_factory.mktemp("running") / "vm", workload=PACED) as machine:
+        yield machine.wait_ready()
+
+
+def load(path):
+    table = pq.read_table(path)
+    return open_trace(path).metadata, *(table[name].to_numpy() for name in ("t_ns", "page", "vcpu"))
+
+
+def test_a_migration_is_captured_and_predicted(guest, tmp_path):
+    """The whole way: capture, migrate to a second QEMU, validate; one that ends, and before it one that cannot."""
+    target = tmp_path / "mig"
+    with Machine(guest, tmp_path / "source", workload="random:64:15000") as source:
+        source.wait_ready()
+        before = source.state()
+        cases = {"never": ("30MB", "8s"), "ends": ("90MB", "30s")}
+        for name, (bandwidth, patience) in cases.items():
+            with Machine(guest, tmp_path / f"to-{name}", "-incoming", f"unix:{target}") as destination:
+                done = run_replay(
+                    "capture", "qemu", "--qmp", source.qmp, "--migrate-to", f"unix:{target}", "--case", tmp_path / name,
+                    "--bandwidth", bandwidth, "--downtime-limit", "30ms", "--give-up", patience,
+                    "--workload", "random:64:15000", "-o", tmp_path / f"{name}.parquet",
+                )  # fmt: skip
+                assert done.returncode == 0, done.stderr
+                after = source.state()
+                assert after["events"] == before["events"] == set()
+                assert after["parameters"] == before["parameters"]
+                if name == "never":
+                    assert after["status"] == "running"
+                else:
+                    assert after["status"] == "postmigrate"
+                    assert destination.ask(("query-status", {}))[0]["status"] == "running"
+
+    told = run_replay("validate", tmp_path / "never", tmp_path / "ends", "--json")
+    assert told.returncode == 0, told.stderr
+    never, ends = json.loads(told.stdout)["cases"]
+    assert never["metrics"]["converged"]["actual"] is False
+    assert never["metrics"]["converged"]["predicted"] is False
+    assert ends["metrics"]["converged"]["actual"] is True
+    assert ends["metrics"]["converged"]["predicted"] is True
+    total = ends["metrics"]["total-time"]
+    assert abs(total["error_pct"]) < 10, total
+    assert total["actual"] > 2000
+    assert abs(ends["metrics"]["normal"]["error_pct"]) < 10
+
+    case = json.loads((tmp_path / "ends" / "case.json").read_text())
+    assert len(case["rounds"]) == case["result"]["ram"]["dirty-sync-count"]
+    metadata, t_ns, page, _ = load(tmp_path / "ends.parquet")
+    assert len(metadata.rearm_times_ns) == len(case["rounds"])
+    assert metadata.migration_start_ns is not None
+    for entry in case["rounds"][1:]:
+        assert_round_is_in_the_trace(entry, case["rounds"], t_ns - metadata.migration_start_ns, page)
+
+
+def assert_round_is_in_the_trace(entry, rounds, t_ns, page):
+    """Pages that QEMU counted as new at a sync were written since the one before, or were still to be sent then."""
+    since_ns = int(rounds[entry["sync"] - 2]["start_ms"] * 1e6)
+    written = np.unique(page[(t_ns >= since_ns) & (t_ns < int(entry["end_ms"] * 1e6))])
+    assert entry["dirty_pages"] <= len(written) * 1.01 + 20
+
+
+def test_rearming_sees_the_pace_of_the_writer(running, tmp_path):
+    """Between two re-arms every page of the working set that was drawn is one event, whatever else the kernel writes."""
+    before = running.state()
+    path = tmp_path / "trace.parquet"
+    done = run_replay("capture", "qemu", "--qmp", running.qmp, "--duration", "4s", "-o", path)
+    assert done.returncode == 0, done.stderr
+    assert running.state() == before
+    metadata, t_ns, page, vcpu = load(path)
+    rearm = np.array(metadata.rearm_times_ns)
+    assert 35 <= len(rearm) <= 42
+    pages = MEGABYTES * 256
+    expected = []
+    for gap_ns in np.diff(rearm):
+        draws = RATE * gap_ns / 1e9
+        expected.append(pages * (1 - np.exp(-draws / pages)))
+    found = [np.unique(page[(t_ns >= a) & (t_ns < b)]).size for a, b in zip(rearm[:-1], rearm[1:], strict=True)]
+    assert np.median(np.array(found) / expected) == pytest.approx(1.1, abs=0.15)
+    # Most pages that are ever written are the writer's.
+    assert np.unique(page).size == pytest.approx(pages * (1 - np.exp(-RATE * 4 / pages)), rel=0.15)
+    assert set(vcpu.tolist()) == {0, 1}
+    assert metadata.n_vcpus == 2
+    assert metadata.ram_blocks[0].name == "pc.ram"
+    assert metadata.ram_blocks[0].n_pages == 65536
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_the_guest_is_as_before_however_the_capture_ends(running, tmp_path, ending):
+    """Also with settings that a migration into nothing has to change, and after the capture was killed."""
+    set_on = [{"capability": "xbzrle", "state": True}, {"capability": "auto-converge", "state": True}]
+    running.ask(
+        ("migrate-set-capabilities", {"capabilities": set_on}),
+        ("migrate-set-parameters", {"tls-creds": "some", "max-bandwidth": 12_345_678}),
+        ("trace-event-set-state", {"name": "runstate_set", "enable": True}),
+    )
+    before = running.state()
+    assert before["capabilities"] >= {"xbzrle", "auto-converge"}
+    path = tmp_path / "trace.parquet"
+    logged = running.log.stat().st_size
+    capture = subprocess.Popen(
+        command_line("capture", "qemu", "--qmp", running.qmp, "--interval", "20ms", "-o", path),
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 30
+        while running.log.stat().st_size < logged + 200_000:
+            assert time.monotonic() < end, "nothing is recorded"
+            assert capture.poll() is None
+            time.sleep(0.05)
+        capture.send_signal(ending)
+        capture.wait(30)
+        if ending == signal.SIGINT:
+            assert capture.returncode == 0
+            assert open_trace(path).n_events > 500
+        else:
+            assert not path.exists()
+            time.sleep(2)  # the guard connects when the socket is free
+        assert running.state() == before
+    finally:
+        capture.kill()
+        set_off = [{**item, "state": False} for item in set_on]
+        running.ask(
+            ("migrate-set-capabilities", {"capabilities": set_off}),
+            ("migrate-set-parameters", {"tls-creds": "", "max-bandwidth": 134_217_728}),
+            ("trace-event-set-state", {"name": "runstate_set", "enable": False}),
+        )
+
+
+def test_a_migration_of_somebody_else_is_joined(guest, tmp_path):
+    """Two monitors: one captures, over the other the migration is started; the trace knows its syncs."""
+    second = tmp_path / "second"
+    extra = ("-qmp", f"unix:{second},server=on,wait=off")
+    with Machine(guest, tmp_path / "source", *extra, workload=PACED) as source:
+        source.wait_ready()
+        path = tmp_path / "trace.parquet"
+        with Machine(guest, tmp_path / "target", "-incoming", f"unix:{tmp_path / 'mig'}"):
+            capture = subprocess.Popen(
+                command_line("capture", "qemu", "--qmp", second, "--during-migration", "-o", path),
+                env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
+            try:
+                time.sleep(3)
+                source.ask(
+                    ("migrate-set-parameters", {"max-bandwidth": 100_000_000}),
+                    ("migrate", {"uri": f"unix:{tmp_path / 'mig'}"}),
+                )
+                said, _ = capture.communicate(timeout=60)
+            finally:
+                capture.kill()
+            assert capture.returncode == 0, said
+            (migrated,) = source.ask(("query-migrate", {}))
+    assert migrated["status"] == "completed"
+    metadata = open_trace(path).metadata
+    assert len(metadata.rearm_times_ns) == migrated["ram"]["dirty-sync-count"]
+    assert metadata.migration_start_ns > 1_000_000_000
+    assert metadata.rearm_times_ns[0] >= metadata.migration_start_ns
