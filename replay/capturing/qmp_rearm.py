@@ -38,21 +38,27 @@ def rearm(monitor: Monitor) -> None:
     with ours:
         with theirs:
             monitor.send_fd(FD_NAME, theirs.fileno())
-        reader = threading.Thread(target=_read, args=(ours,), daemon=True)
+        over = threading.Event()
+        reader = threading.Thread(target=_read, args=(ours, over), daemon=True)
         reader.start()
         try:
-            monitor.execute("migrate", uri=f"fd:{FD_NAME}")
-        except Refused as error:
-            raise UsageError(
-                f"pages are armed again by a migration that is cancelled, and this guest cannot be migrated: {error}"
-            ) from None
-        try:
+            _start(monitor)
             _wait_for_the_sync(monitor)
         finally:
             cancel(monitor)
-        with contextlib.suppress(OSError):
-            ours.shutdown(socket.SHUT_RDWR)
-        reader.join()
+            over.set()
+            with contextlib.suppress(OSError):
+                ours.shutdown(socket.SHUT_RDWR)
+            reader.join()
+
+
+def _start(monitor: Monitor) -> None:
+    try:
+        monitor.execute("migrate", uri=f"fd:{FD_NAME}")
+    except Refused as error:
+        raise UsageError(
+            f"pages are armed again by a migration that is cancelled, and this guest cannot be migrated: {error}"
+        ) from None
 
 
 def _wait_for_the_sync(monitor: Monitor) -> None:
@@ -68,7 +74,7 @@ def _wait_for_the_sync(monitor: Monitor) -> None:
     raise TraceError(f"the migration that arms all pages again did not begin within {SETUP_S:g} s")
 
 
-def _read(end: socket.socket) -> None:
+def _read(end: socket.socket, over: threading.Event) -> None:
     with contextlib.suppress(OSError):
-        while end.recv(_READ_BYTES):
-            time.sleep(_READ_EVERY_S)
+        while end.recv(_READ_BYTES) and not over.wait(_READ_EVERY_S):
+            pass

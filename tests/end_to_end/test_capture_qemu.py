@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -96,13 +97,12 @@ def test_rearming_sees_the_pace_of_the_writer(running, tmp_path):
     rearm = np.array(metadata.rearm_times_ns)
     assert 35 <= len(rearm) <= 42
     pages = MEGABYTES * 256
-    expected = []
-    for gap_ns in np.diff(rearm):
-        draws = RATE * gap_ns / 1e9
-        expected.append(pages * (1 - np.exp(-draws / pages)))
-    found = [np.unique(page[(t_ns >= a) & (t_ns < b)]).size for a, b in zip(rearm[:-1], rearm[1:], strict=True)]
-    assert np.median(np.array(found) / expected) == pytest.approx(1.1, abs=0.15)
-    # Most pages that are ever written are the writer's.
+    found = [np.unique(page[(t_ns >= a) & (t_ns < b)]) for a, b in pairwise(rearm)]
+    often = np.bincount(np.concatenate(found), minlength=metadata.memory_bytes // 4096) > len(found) // 3
+    expected = pages * (1 - np.exp(-RATE * np.diff(rearm) / 1e9 / pages))
+    ratios = np.array([np.count_nonzero(~often[part]) for part in found]) / expected
+    assert np.median(ratios) == pytest.approx(1, abs=0.1)  # the kernel's own pages are written in every interval
+    assert np.count_nonzero(often) < 500
     assert np.unique(page).size == pytest.approx(pages * (1 - np.exp(-RATE * 4 / pages)), rel=0.15)
     assert set(vcpu.tolist()) == {0, 1}
     assert metadata.n_vcpus == 2
