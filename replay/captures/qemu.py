@@ -117,7 +117,7 @@ def capture(config: Config, recorder: Recorder) -> None:
             f"QEMU {guest.version} ({guest.package}), machine {guest.machine}, TCG, {guest.n_vcpus} vCPUs, "
             f"{format_bytes(guest.memory_bytes)}"
         )
-        facts.notes["qemu"] = {"version": guest.version, "package": guest.package, "ramblocks": list(guest.ramblock_lines)}
+        facts.notes["qemu"] = {"version": guest.version, "ramblocks": list(guest.ramblock_lines)}
         if guest.loses_writes:
             facts.limits.append(LOSSY.format(version=guest.version))
         Session(monitor, guest, LogReader(guest, keep_others=kind is Migrating), recorder).run(kind(config))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from itertools import pairwise
 
@@ -150,6 +152,29 @@ def test_the_guest_is_as_before_however_the_capture_ends(running, tmp_path, endi
             ("migrate-set-parameters", {"tls-creds": "", "max-bandwidth": 134_217_728}),
             ("trace-event-set-state", {"name": "runstate_set", "enable": False}),
         )
+
+
+def test_the_commands_of_the_readme_run(guest, tmp_path):
+    """As they stand there, in a folder of their own; the tool finds what the fixture has downloaded."""
+    commands = (ROOT / "README.md").read_text().split("<!-- record a guest -->\n```bash\n")[1].split("```")[0]
+    (tmp_path / "tools").symlink_to(ROOT / "tools")
+    program = tmp_path / "bin" / "replay"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m replay "$@"\n')
+    program.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    shell = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", commands], cwd=tmp_path, env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        said, _ = shell.communicate(timeout=100)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+    assert shell.returncode == 0, said
+    assert json.loads((tmp_path / "migration" / "case.json").read_text())["result"]["status"] == "completed"
+    assert open_trace(tmp_path / "recording.parquet").n_events > 10_000
 
 
 def test_a_migration_of_somebody_else_is_joined(guest, tmp_path):
