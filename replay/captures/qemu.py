@@ -53,10 +53,6 @@ class Config:
 
 def check(config: Config) -> None:
     """Raise UsageError for options that do not go together."""
-    if not config.qmp:
-        raise UsageError(
-            "capture qemu: --qmp SOCKET is missing, the socket of QEMU's -qmp unix:SOCKET,server=on,wait=off"
-        )
     if config.migrate_to and config.during_migration:
         raise UsageError(
             "capture qemu: --migrate-to starts a migration, --during-migration waits for one: give one of them"

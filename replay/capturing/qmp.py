@@ -33,6 +33,8 @@ class Monitor:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Connect. Raises UsageError naming what is wrong with the socket."""
+        if not str(path):
+            raise UsageError("--qmp SOCKET is missing: the socket of QEMU's -qmp unix:SOCKET,server=on,wait=off")
         self.path = Path(path)
         _check_socket(self.path)
         from qemu.qmp import ConnectError, QMPClient

@@ -14,7 +14,8 @@ import threading
 import time
 
 from replay.capturing.qmp import Monitor, Refused
-from replay.capturing.qmp_undo import FD_NAME, cancel, set_capabilities
+from replay.capturing.qmp_guest import RUNNING
+from replay.capturing.qmp_undo import FD_NAME, Found, Undo, cancel, put_back_settings
 from replay.errors import TraceError, UsageError
 
 SETUP_S = 20.0
@@ -23,39 +24,51 @@ _READ_EVERY_S = 0.005
 _PAUSE = "pause-before-switchover"
 
 
-def prepare(monitor: Monitor) -> None:
-    """Capabilities and parameters for a migration into nothing; what was set before must be restored by the caller."""
-    listed = monitor.execute("query-migrate-capabilities")
-    off = {item["capability"]: False for item in listed if item["state"] and item["capability"] != "events"}
-    set_capabilities(monitor, {**off, _PAUSE: True})
-    if monitor.execute("query-migrate-parameters").get("tls-creds"):
-        monitor.execute("migrate-set-parameters", tls_creds="")
+def rearm(monitor: Monitor, undo: Undo) -> bool:
+    """One start, sync and cancel. False: somebody else migrates this guest, so nothing was done.
 
-
-def rearm(monitor: Monitor) -> None:
-    """One start, sync and cancel. Raises UsageError when this guest cannot be migrated, TraceError when it fails."""
+    The settings are those of such a migration only meanwhile, so that whoever starts a migration in between finds his
+    own. Raises UsageError when this guest cannot be migrated, TraceError when it fails.
+    """
+    if monitor.execute("query-migrate").get("status") in RUNNING:
+        return False
+    _set_up(monitor, undo.found)
     ours, theirs = socket.socketpair()
     with ours:
-        with theirs:
-            monitor.send_fd(FD_NAME, theirs.fileno())
         over = threading.Event()
         reader = threading.Thread(target=_read, args=(ours, over), daemon=True)
+        with theirs:
+            monitor.send_fd(FD_NAME, theirs.fileno())
         reader.start()
         try:
-            _start(monitor)
+            _start(monitor, undo)
             _wait_for_the_sync(monitor)
-        finally:
             cancel(monitor)
+            undo.owns_migration(False)
+        finally:
             over.set()
             with contextlib.suppress(OSError):
                 ours.shutdown(socket.SHUT_RDWR)
             reader.join()
+    put_back_settings(monitor, undo.found, lambda _, command, **arguments: monitor.execute(command, **arguments))
+    return True
 
 
-def _start(monitor: Monitor) -> None:
+def _set_up(monitor: Monitor, found: Found) -> None:
+    """Settings for a migration into nothing: no capabilities but that it has to ask before the switchover, no TLS."""
+    off = {name: False for name, on in found.capabilities.items() if on and name != "events"}
+    changes = [{"capability": name, "state": on} for name, on in {**off, _PAUSE: True}.items()]
+    monitor.execute("migrate-set-capabilities", capabilities=changes)
+    if found.parameters.get("tls-creds"):
+        monitor.execute("migrate-set-parameters", tls_creds="")
+
+
+def _start(monitor: Monitor, undo: Undo) -> None:
+    undo.owns_migration(True)
     try:
         monitor.execute("migrate", uri=f"fd:{FD_NAME}")
     except Refused as error:
+        undo.owns_migration(False)
         raise UsageError(
             f"pages are armed again by a migration that is cancelled, and this guest cannot be migrated: {error}"
         ) from None

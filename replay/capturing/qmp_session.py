@@ -41,7 +41,7 @@ class Driver(Protocol):
     """What happens while the log is read."""
 
     EVENTS: tuple[str, ...]
-    OWN_MIGRATION: bool
+    SETTINGS: bool  # of migrations, changed and put back
 
     def begin(self, session: Session) -> None:
         """Everything is on."""
@@ -79,9 +79,9 @@ class Session:
         facts.blocks = tuple(RamBlock(b.name, b.first_page, b.n_pages) for b in self.guest.blocks)
         facts.clock = "the host's real-time clock, which runs on while the guest is stopped"
         events = (STORE, *SYNCS, *THROTTLES, *driver.EVENTS)
-        found = snapshot(self.monitor, events, driver.OWN_MIGRATION)
+        found = snapshot(self.monitor, events, driver.SETTINGS)
         try:
-            with Undo(self.monitor, found, next(iter(self.guest.threads))):
+            with Undo(self.monitor, found, next(iter(self.guest.threads))) as self.undo:
                 self._origin_ns = self.recorder.begin(time.time_ns(), reorder_ns=SECOND_NS)
                 for name in found.events:
                     self.monitor.execute("trace-event-set-state", name=name, enable=True)
@@ -103,7 +103,10 @@ class Session:
             try:
                 seconds = driver.step(self)
             except Gone as error:
-                raise TraceError(f"QEMU is gone: {error}; what it logged until then is in {self.guest.log}") from None
+                if self.undo.alive:
+                    raise
+                self.recorder.facts.limits.append(f"QEMU ended while it was recorded: {error}")
+                return
             if seconds is None:
                 return
             due = time.monotonic() + seconds
@@ -130,33 +133,37 @@ class Session:
         facts.notes["log"] = report.tally.to_plain()
         for t_ns in report.rearm_ns:
             self.recorder.rearmed(max(t_ns, self._origin_ns))
-        if self.t0_ns is None and report.migration_start_ns is not None and not driver.OWN_MIGRATION:
+        if self.t0_ns is None and not driver.SETTINGS:
             self.t0_ns = report.migration_start_ns
         if self.t0_ns is not None:
             facts.migration_start_ns = max(0, self.recorder.since_start_ns(self.t0_ns))
 
 
 class Rearming:
-    """Arms all pages again every so often, by migrations into nothing."""
+    """Arms all pages again every so often, by migrations into nothing; leaves it to a real migration when one runs."""
 
     EVENTS: tuple[str, ...] = ()
-    OWN_MIGRATION = True
+    SETTINGS = True
 
     def __init__(self, config: Any) -> None:
         self._interval_ns = int(config.interval)
         self._due_ns = 0
         self._taken_ns: list[int] = []
+        self._waiting: Waiting | None = None
 
     def begin(self, session: Session) -> None:
-        """Set QEMU up for migrations into nothing."""
-        qmp_rearm.prepare(session.monitor)
+        """The first re-arm is due at once."""
         self._due_ns = time.monotonic_ns()
 
-    def step(self, session: Session) -> float:
+    def step(self, session: Session) -> float | None:
         """Re-arm when it is time to. One that comes late is not made up for."""
+        if self._waiting is not None:
+            return self._waiting.step(session)
         now = time.monotonic_ns()
         if now >= self._due_ns:
-            qmp_rearm.rearm(session.monitor)
+            if not qmp_rearm.rearm(session.monitor, session.undo):
+                self._waiting = Waiting(None)
+                return self._waiting.step(session)
             after = time.monotonic_ns()
             self._taken_ns.append(after - now)
             self._due_ns += self._interval_ns * max(1, -(-(after - self._due_ns) // self._interval_ns))
@@ -168,10 +175,11 @@ class Rearming:
     def method(self) -> str:
         """How pages were armed again, and how long that took."""
         each = format_duration(int(np.median(self._taken_ns))) if self._taken_ns else "unknown"
-        return (
+        own = (
             f"all pages armed again every {format_duration(self._interval_ns)} by a migration into nothing, cancelled "
             f"(median {each})"
         )
+        return own if self._waiting is None else f"{own}; at the end {self._waiting.method()}"
 
     def settle(self, session: Session) -> None:
         """What it took is in the provenance."""
@@ -185,7 +193,7 @@ class Waiting:
     """Leaves QEMU's migrations to whoever starts them; over when one has ended."""
 
     EVENTS: tuple[str, ...] = ()
-    OWN_MIGRATION = False
+    SETTINGS = False
 
     def __init__(self, config: Any) -> None:
         self._running = False
@@ -219,7 +227,7 @@ class Migrating:
     """Starts a migration and records it; over when it has ended."""
 
     EVENTS: tuple[str, ...] = STEPS
-    OWN_MIGRATION = True
+    SETTINGS = True
 
     def __init__(self, config: Any) -> None:
         self._config = config
@@ -243,6 +251,7 @@ class Migrating:
         if self._folder is not None:
             session.case = CaseWriter(self._folder, session.guest, t0_ns)
             session.case.note_settings(monitor, give_up_ns=config.give_up)
+        session.undo.owns_migration(True)
         try:
             monitor.execute("migrate", uri=config.migrate_to)
         except Refused as error:

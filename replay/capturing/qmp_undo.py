@@ -25,7 +25,7 @@ from replay.errors import ReplayError, TraceError
 
 FD_NAME = "replay-sink"
 CANCEL_S = 20.0
-_DONE = "done"
+_DONE, _OWN, _NOT_OWN = "done", "own migration begins", "own migration over"
 _GUARD_S = 30.0
 # Parameters that a capture may set; what it does not set is not put back, so that others may change it meanwhile.
 PARAMETERS = ("max-bandwidth", "downtime-limit", "tls-creds")
@@ -33,20 +33,18 @@ PARAMETERS = ("max-bandwidth", "downtime-limit", "tls-creds")
 
 @dataclass(kw_only=True)
 class Found:
-    """What was set before. `own_migration`: any migration there is at the end was started by us."""
+    """What was set before."""
 
     events: dict[str, bool] = field(default_factory=dict)
     capabilities: dict[str, bool] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
-    own_migration: bool = False
 
 
-def snapshot(monitor: Monitor, events: tuple[str, ...], own_migration: bool) -> Found:
-    """What a capture that sets these trace events, and migrates or not, has to put back."""
+def snapshot(monitor: Monitor, events: tuple[str, ...], settings: bool) -> Found:
+    """What a capture that sets these trace events, and the settings of migrations or not, has to put back."""
     states = {name: event_state(monitor, name) for name in events}
     found = Found(events={name: state == "enabled" for name, state in states.items() if state is not None})
-    if own_migration:
-        found.own_migration = True
+    if settings:
         listed = monitor.execute("query-migrate-capabilities")
         found.capabilities = {item["capability"]: item["state"] for item in listed}
         parameters = monitor.execute("query-migrate-parameters")
@@ -54,8 +52,11 @@ def snapshot(monitor: Monitor, events: tuple[str, ...], own_migration: bool) -> 
     return found
 
 
-def restore(monitor: Monitor, found: Found) -> None:
-    """Put everything back. Raises TraceError naming what could not be, after having tried the rest."""
+def restore(monitor: Monitor, found: Found, own_migration: bool) -> None:
+    """Put everything back; a migration that runs is cancelled if it is our own.
+
+    Raises TraceError naming what could not be put back, after having tried the rest.
+    """
     failed: list[str] = []
 
     def attempt(what: str, command: str, **arguments: Any) -> None:
@@ -66,28 +67,30 @@ def restore(monitor: Monitor, found: Found) -> None:
 
     for name, enable in found.events.items():
         attempt(f"trace event {name}", "trace-event-set-state", name=name, enable=enable)
-    if found.own_migration:
+    if own_migration:
         try:
             cancel(monitor)
         except Refused as error:
             failed.append(f"migration: {error}")
         with contextlib.suppress(Refused):  # it is there only when the capture died between two commands
             monitor.execute("closefd", fdname=FD_NAME)
-        set_capabilities(monitor, found.capabilities, attempt)
-        if found.parameters:
-            attempt("migration parameters", "migrate-set-parameters", **found.parameters)
+    put_back_settings(monitor, found, attempt)
     if failed:
         raise TraceError("the guest runs, but QEMU could not be put back as it was: " + "; ".join(failed))
 
 
-def set_capabilities(monitor: Monitor, wanted: dict[str, bool], execute: Any = None) -> None:
-    """Set those capabilities that are not as wanted."""
-    now = {item["capability"]: item["state"] for item in monitor.execute("query-migrate-capabilities")}
-    changes = [{"capability": name, "state": on} for name, on in wanted.items() if now.get(name, on) != on]
-    if changes and execute is None:
-        monitor.execute("migrate-set-capabilities", capabilities=changes)
-    elif changes:
-        execute("migration capabilities", "migrate-set-capabilities", capabilities=changes)
+def put_back_settings(monitor: Monitor, found: Found, attempt: Any) -> None:
+    """Capabilities and parameters that are not as they were; `attempt(what, command, ...)` sets them."""
+    if found.capabilities:
+        now = {item["capability"]: item["state"] for item in monitor.execute("query-migrate-capabilities")}
+        before = found.capabilities.items()
+        changes = [{"capability": name, "state": on} for name, on in before if now.get(name, on) != on]
+        if changes:
+            attempt("migration capabilities", "migrate-set-capabilities", capabilities=changes)
+    if found.parameters:
+        current = monitor.execute("query-migrate-parameters")
+        if parameters := {name: value for name, value in found.parameters.items() if current.get(name) != value}:
+            attempt("migration parameters", "migrate-set-parameters", **parameters)
 
 
 def cancel(monitor: Monitor) -> str:
@@ -113,9 +116,10 @@ class Undo:
     """
 
     def __init__(self, monitor: Monitor, found: Found, thread: int) -> None:
+        self.found = found
         self._monitor = monitor
-        self._found = found
         self._thread = thread
+        self._own_migration = False
 
     def __enter__(self) -> Undo:
         package = str(Path(__file__).resolve().parents[2])
@@ -125,15 +129,25 @@ class Undo:
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, start_new_session=True,
         )  # fmt: skip
-        self._tell(json.dumps(asdict(self._found)))
+        self._tell(json.dumps(asdict(self.found)))
         return self
+
+    def owns_migration(self, own: bool) -> None:
+        """Whether a migration that runs from here on is our own, to be cancelled, or somebody else's."""
+        self._own_migration = own
+        self._tell(_OWN if own else _NOT_OWN)
+
+    @property
+    def alive(self) -> bool:
+        """Whether QEMU still runs."""
+        return Path(f"/proc/{self._thread}").exists()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         restored = True
         try:
-            restore(self._monitor, self._found)
+            restore(self._monitor, self.found, self._own_migration)
         except Gone:
-            restored = not Path(f"/proc/{self._thread}").exists()  # with QEMU all that was set is gone too
+            restored = not self.alive  # with QEMU all that was set is gone too
             self._monitor.close()
         finally:
             if restored:
@@ -158,14 +172,17 @@ def guard(path: str) -> int:
     """Wait for the capture's end; restore if it did not."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    line = sys.stdin.readline()
-    if not line or sys.stdin.readline().strip() == _DONE:
+    line, last, own_migration = sys.stdin.readline(), "", False
+    while told := sys.stdin.readline().strip():
+        last = told
+        own_migration = told == _OWN
+    if not line or last == _DONE:
         return 0
     end = time.monotonic() + _GUARD_S
     while time.monotonic() < end:
         try:
             with Monitor(path) as monitor:
-                restore(monitor, Found(**json.loads(line)))
+                restore(monitor, Found(**json.loads(line)), own_migration)
             return 0
         except ReplayError:
             time.sleep(0.2)

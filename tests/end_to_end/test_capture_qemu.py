@@ -177,8 +177,9 @@ def test_the_commands_of_the_readme_run(guest, tmp_path):
     assert open_trace(tmp_path / "recording.parquet").n_events > 10_000
 
 
-def test_a_migration_of_somebody_else_is_joined(guest, tmp_path):
-    """Two monitors: one captures, over the other the migration is started; the trace knows its syncs."""
+@pytest.mark.parametrize("told", [["--during-migration"], []])
+def test_a_migration_of_somebody_else_is_joined(guest, tmp_path, told):
+    """Two monitors: one captures, over the other a migration is started, while pages are re-armed or not."""
     second = tmp_path / "second"
     extra = ("-qmp", f"unix:{second},server=on,wait=off")
     with Machine(guest, tmp_path / "source", *extra, workload=PACED) as source:
@@ -186,7 +187,7 @@ def test_a_migration_of_somebody_else_is_joined(guest, tmp_path):
         path = tmp_path / "trace.parquet"
         with Machine(guest, tmp_path / "target", "-incoming", f"unix:{tmp_path / 'mig'}"):
             capture = subprocess.Popen(
-                command_line("capture", "qemu", "--qmp", second, "--during-migration", "-o", path),
+                command_line("capture", "qemu", "--qmp", second, *told, "-o", path),
                 env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
             try:
@@ -202,6 +203,30 @@ def test_a_migration_of_somebody_else_is_joined(guest, tmp_path):
             (migrated,) = source.ask(("query-migrate", {}))
     assert migrated["status"] == "completed"
     metadata = open_trace(path).metadata
-    assert len(metadata.rearm_times_ns) == migrated["ram"]["dirty-sync-count"]
-    assert metadata.migration_start_ns > 1_000_000_000
-    assert metadata.rearm_times_ns[0] >= metadata.migration_start_ns
+    syncs = migrated["ram"]["dirty-sync-count"]
+    assert metadata.provenance["capture"]["migration"]["status"] == "completed"
+    if told:
+        assert len(metadata.rearm_times_ns) == syncs
+        assert metadata.migration_start_ns > 1_000_000_000
+        assert metadata.rearm_times_ns[0] >= metadata.migration_start_ns
+    else:
+        assert len(metadata.rearm_times_ns) == syncs + metadata.provenance["capture"]["rearm"]["n"]
+
+
+def test_a_guest_that_ends_meanwhile_leaves_its_trace(guest, tmp_path):
+    """QEMU is killed while it is recorded: what came until then is there, and nothing waits for ever."""
+    path = tmp_path / "trace.parquet"
+    with Machine(guest, tmp_path / "vm", workload=PACED) as machine:
+        machine.wait_ready()
+        capture = subprocess.Popen(
+            command_line("capture", "qemu", "--qmp", machine.qmp, "-o", path),
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        time.sleep(3)
+    try:
+        said, _ = capture.communicate(timeout=30)
+    finally:
+        capture.kill()
+    assert capture.returncode == 0, said
+    assert "QEMU ended while it was recorded" in said
+    assert open_trace(path).n_events > 3000
