@@ -46,13 +46,17 @@ class Machine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+        self._errors.close()
+
+    def end(self) -> None:
+        """End QEMU."""
         self._process.terminate()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(10)
-        self._errors.close()
 
     def wait_ready(self) -> Machine:
         """Until the workload has filled its memory, and a second more."""
@@ -125,3 +129,11 @@ def run_replay(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command_line(*arguments), capture_output=True, text=True, timeout=COMMAND_S, env=environment, check=False
     )
+
+
+def refused(*arguments: str | Path) -> str:
+    """What `replay capture qemu` says when it refuses."""
+    done = run_replay("capture", "qemu", *arguments)
+    assert done.returncode in (2, 4), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr

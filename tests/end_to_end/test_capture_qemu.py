@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from replay.trace.reader import open_trace
-from tests.end_to_end.machine import ROOT, Machine, command_line, run_replay
+from tests.end_to_end.machine import ROOT, Machine, command_line, refused, run_replay
 
 pytestmark = pytest.mark.end_to_end
 
@@ -177,56 +178,76 @@ def test_the_commands_of_the_readme_run(guest, tmp_path):
     assert open_trace(tmp_path / "recording.parquet").n_events > 10_000
 
 
-@pytest.mark.parametrize("told", [["--during-migration"], []])
-def test_a_migration_of_somebody_else_is_joined(guest, tmp_path, told):
+def test_a_socket_that_is_taken_and_a_target_that_is_not_there(running, tmp_path):
+    """Refused, with nothing changed and nothing written."""
+    output, case = tmp_path / "trace.parquet", tmp_path / "case"
+    before = running.state()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(str(running.qmp))
+        assert "another client" in refused("--qmp", running.qmp, "-o", output)
+    arguments = ("--qmp", running.qmp, "--migrate-to", f"unix:{tmp_path / 'nowhere'}", "--case", case, "-o", output)
+    assert "nowhere" in refused(*arguments, "--bandwidth", "1MB")
+    assert not output.exists()
+    assert not case.exists()
+    assert running.state() == before
+    case.mkdir()
+    (case / "case.json").write_text("{}")
+    assert "holds a case already" in refused(*arguments)
+    assert (case / "case.json").read_text() == "{}"
+    assert running.state() == before
+
+
+@contextlib.contextmanager
+def capturing(*arguments):
+    """A capture that runs meanwhile; it must have ended well soon after. Yields a list that then holds what it said."""
+    process = subprocess.Popen(
+        command_line("capture", "qemu", *arguments),
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    said = []
+    try:
+        time.sleep(2)
+        yield said
+        said.append(process.communicate(timeout=60)[0])
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0, said
+
+
+def test_migrations_of_somebody_else_are_joined(guest, tmp_path):
     """Two monitors: one captures, over the other a migration is started, while pages are re-armed or not."""
-    second = tmp_path / "second"
-    extra = ("-qmp", f"unix:{second},server=on,wait=off")
-    with Machine(guest, tmp_path / "source", *extra, workload=PACED) as source:
+    second, mig = tmp_path / "second", tmp_path / "mig"
+    paths = [tmp_path / "waiting.parquet", tmp_path / "rearming.parquet"]
+    migrate = ("migrate", {"uri": f"unix:{mig}"})
+    with Machine(guest, tmp_path / "vm", "-qmp", f"unix:{second},server=on,wait=off", workload=PACED) as source:
         source.wait_ready()
-        path = tmp_path / "trace.parquet"
-        with Machine(guest, tmp_path / "target", "-incoming", f"unix:{tmp_path / 'mig'}"):
-            capture = subprocess.Popen(
-                command_line("capture", "qemu", "--qmp", second, *told, "-o", path),
-                env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )  # fmt: skip
-            try:
-                time.sleep(3)
-                source.ask(
-                    ("migrate-set-parameters", {"max-bandwidth": 100_000_000}),
-                    ("migrate", {"uri": f"unix:{tmp_path / 'mig'}"}),
-                )
-                said, _ = capture.communicate(timeout=60)
-            finally:
-                capture.kill()
-            assert capture.returncode == 0, said
+        source.ask(("migrate-set-parameters", {"max-bandwidth": 100_000_000}))
+        before = source.state()
+        with Machine(guest, tmp_path / "first", "-incoming", f"unix:{mig}"):
+            with capturing("--qmp", second, "--during-migration", "-o", paths[0]):
+                source.ask(migrate)
+                time.sleep(1)
+                source.ask(("migrate_cancel", {}))
+            assert source.state() == before
+        with Machine(guest, tmp_path / "second-target", "-incoming", f"unix:{mig}"):
+            with capturing("--qmp", second, "-o", paths[1]):
+                source.ask(migrate)
             (migrated,) = source.ask(("query-migrate", {}))
     assert migrated["status"] == "completed"
-    metadata = open_trace(path).metadata
-    syncs = migrated["ram"]["dirty-sync-count"]
-    assert metadata.provenance["capture"]["migration"]["status"] == "completed"
-    if told:
-        assert len(metadata.rearm_times_ns) == syncs
-        assert metadata.migration_start_ns > 1_000_000_000
-        assert metadata.rearm_times_ns[0] >= metadata.migration_start_ns
-    else:
-        assert len(metadata.rearm_times_ns) == syncs + metadata.provenance["capture"]["rearm"]["n"]
+    waiting, rearming = (open_trace(path).metadata for path in paths)
+    assert waiting.provenance["capture"]["migration"]["status"] == "cancelled"
+    assert len(waiting.rearm_times_ns) >= 1
+    assert 1_000_000_000 < waiting.migration_start_ns <= waiting.rearm_times_ns[0]
+    told = rearming.provenance["capture"]
+    assert told["migration"]["status"] == "completed"
+    assert len(rearming.rearm_times_ns) == migrated["ram"]["dirty-sync-count"] + told["rearm"]["n"]
 
 
-def test_a_guest_that_ends_meanwhile_leaves_its_trace(guest, tmp_path):
-    """QEMU is killed while it is recorded: what came until then is there, and nothing waits for ever."""
+def test_a_guest_that_ends_meanwhile_leaves_its_trace(running, tmp_path):
+    """QEMU is ended while it is recorded: what came until then is there. The last test with this guest."""
     path = tmp_path / "trace.parquet"
-    with Machine(guest, tmp_path / "vm", workload=PACED) as machine:
-        machine.wait_ready()
-        capture = subprocess.Popen(
-            command_line("capture", "qemu", "--qmp", machine.qmp, "-o", path),
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        time.sleep(3)
-    try:
-        said, _ = capture.communicate(timeout=30)
-    finally:
-        capture.kill()
-    assert capture.returncode == 0, said
-    assert "QEMU ended while it was recorded" in said
-    assert open_trace(path).n_events > 3000
+    with capturing("--qmp", running.qmp, "-o", path) as said:
+        running.end()
+    assert "QEMU ended while it was recorded" in said[0]
+    assert open_trace(path).n_events > 1000

@@ -9,14 +9,7 @@ import threading
 
 import pytest
 
-from tests.end_to_end.machine import Machine, run_replay
-
-
-def refused(*arguments):
-    done = run_replay("capture", "qemu", *arguments)
-    assert done.returncode in (2, 4), done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
+from tests.end_to_end.machine import Machine, refused
 
 
 @pytest.fixture
@@ -95,27 +88,6 @@ def test_a_log_without_times(guest, output, tmp_path):
     with Machine(guest, tmp_path / "vm", timestamps=False) as machine:
         assert "-msg timestamp=on" in refused("--qmp", machine.qmp, "-o", output)
         assert machine.state()["events"] == set()
-
-
-@pytest.mark.end_to_end
-def test_a_socket_that_is_taken_and_a_target_that_is_not_there(guest, output, tmp_path):
-    with Machine(guest, tmp_path / "vm") as machine:
-        machine.wait_ready()
-        before = machine.state()
-        with socket.socket(socket.AF_UNIX) as other:
-            other.connect(str(machine.qmp))
-            assert "another client" in refused("--qmp", machine.qmp, "-o", output)
-        arguments = ("--qmp", machine.qmp, "--migrate-to", f"unix:{tmp_path / 'nowhere'}", "--case", tmp_path / "case")
-        said = refused(*arguments, "--bandwidth", "1MB", "-o", output)
-        assert "nowhere" in said
-        assert not output.exists()
-        assert not (tmp_path / "case").exists()
-        assert machine.state() == before
-        (tmp_path / "case").mkdir()
-        (tmp_path / "case" / "case.json").write_text("{}")
-        assert "holds a case already" in refused(*arguments, "-o", output)
-        assert (tmp_path / "case" / "case.json").read_text() == "{}"
-        assert machine.state() == before
 
 
 @pytest.mark.end_to_end
