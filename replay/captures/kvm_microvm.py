@@ -2,11 +2,11 @@
 
 What: vCPUs that write memory in a known way, each in its own share of the pages; every entry of their dirty rings is
 an event, at the time at which the guest made the store. How: 117 bytes of guest code at privilege level 3 (native
-under any KVM), run in bounded chunks of `interval`; at the end of a chunk all rings are taken and reset, a full ring in
-between by its own vCPU. The stores are known by construction, so every ring is compared, entry for entry, with what write
-protection must give; the outcome, the chunks and the full rings are in the provenance. Cost: one host CPU a vCPU while
-it runs, `memory` of host memory, about 2 us for each first write. Bad for: anything but the dirty log itself: no
-operating system, no devices, and time in which rings are taken counts as guest time.
+under any KVM), run in bounded chunks of `interval`; at the end of a chunk all rings are taken and reset, a full ring
+in between by its own vCPU. The stores are known by construction, so every ring is compared, entry for entry, with
+what write protection must give; the outcome, the chunks and the full rings are in the provenance. Cost: one host CPU
+a vCPU while it runs, `memory` of host memory, about 2 us for each first write. Bad for: anything but the dirty log
+itself: no operating system, no devices, and time in which rings are taken counts as guest time.
 
 Models: KVM of the running kernel; ring layout of linux/kvm.h.
 """

@@ -1,7 +1,8 @@
 """/dev/kvm without a library: the few ioctls and layouts that a VM with dirty rings needs, for x86-64.
 
 Layouts and numbers are those of Linux's uapi (linux/kvm.h, asm/kvm.h). Every object gives back what it holds in
-`close`; a VM leaves nothing behind. A ring entry is 16 bytes, as two 64-bit words: flags | slot << 32, and the page's offset.
+`close`; a VM leaves nothing behind. A ring entry is 16 bytes, as two 64-bit words: flags | slot << 32, and the page's
+offset.
 """
 
 from __future__ import annotations

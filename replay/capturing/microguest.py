@@ -2,7 +2,8 @@
 
 Memory: slot 0 (not logged) holds code, page tables, and for each vCPU a control page and a log of times; slot 1
 (logged) is what the guest writes, so that neither fetches nor page-table updates reach the dirty ring. Every store
-notes the time stamp counter in the log before it is made. The code in words, r13 being the number of pages (without the hot ones):
+notes the time stamp counter in the log before it is made. The code in words, r13 being the number of pages (without
+the hot ones):
 
     start:  i = 0
     next:   sequential: page = position; position += 1, from the end back to 0

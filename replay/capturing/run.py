@@ -76,12 +76,15 @@ def capture(
 
 
 def _check_command(plugin: plugins.Plugin, command: Sequence[str]) -> None:
-    """COMMAND of a plug-in is "none", "required" or "optional"."""
+    """COMMAND of a plug-in is "none", "required" or "optional"; it may define check_command(config, command)."""
     wanted = getattr(plugin.module, "COMMAND", "none")
     if wanted == "required" and not command:
         raise UsageError(f"capture {plugin.name}: no command given; write it after --, as in -- sort big.txt")
     if wanted == "none" and command:
         raise UsageError(f"capture {plugin.name} takes no command: {command[0]!r} would not be run")
+    checked = getattr(plugin.module, "check_command", None)
+    if checked is not None:
+        checked(plugin.config, list(command))
 
 
 def _check_output(path: Path) -> None:

@@ -25,6 +25,7 @@ class Stop:
     def __init__(self, duration_ns: int = 0) -> None:
         self.duration_ns = duration_ns
         self.requests = 0  # how often it was asked; the end of the duration is not counted
+        self.signal = signal.SIGINT  # the last one that asked
         self.started_ns = time.monotonic_ns()
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
@@ -37,6 +38,10 @@ class Stop:
     def ask(self) -> None:
         """Stop as soon as possible; from any thread or signal handler."""
         self.requests += 1
+        self.wake()
+
+    def wake(self) -> None:
+        """End a `wait` now, without asking to stop."""
         with contextlib.suppress(OSError):
             os.write(self._write, b"x")
 
@@ -83,6 +88,7 @@ class Stop:
             return
 
         def handle(number: int, frame: FrameType | None) -> None:
+            self.signal = signal.Signals(number)
             self.ask()
             if self.requests > _PATIENCE:
                 raise KeyboardInterrupt

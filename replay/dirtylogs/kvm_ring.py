@@ -13,7 +13,9 @@ pages; at a sync O(pages / 64) on top, because L1 is folded and cleared whole. B
 random and fast: small rings stop its vCPUs often, and a page reaped before it is sent is reported and sent again.
 
 Models: virt/kvm/dirty_ring.c of Linux 6.12 (soft limit, reset with coalescing) and QEMU 10.0's reaping. The soft limit
-is the size less 64 reserved entries, less 512 more where the CPU logs pages in hardware (`pml=on`: Intel).
+is the size less 64 reserved entries, less 512 more where the CPU logs pages in hardware (`pml=on`: Intel). Without that
+hardware the kernel logs in the write fault, before the store is made: the store that fills a ring faults again once its
+page was reset, and is in the ring twice (`push-before-retire=on`: AMD, Arm, shadow paging; tests/captures compares).
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ QUOTA_MIB, LIMIT_EVERY, LIMIT_SINCE, RATE_MAX_MIB = 0, 1, 2, 3
 _PAGE, _MIB, _TOLERANCE_MIB = U64(4096), U64(1 << 20), U64(25)
 _PS_PER_US, _PS_PER_MS, _US_PER_S, _MS_PER_S = U64(10**6), U64(10**9), U64(10**6), U64(1000)
 _HALF_PCT, _ALL_PCT, _MOST_FILLS, _SMALL_STEPS = U64(50), U64(100), U64(99), U64(10)
-SIZE, SOFT_LIMIT, N_VCPUS, NEXT_WAKE, WAKE_EVERY, USED_MAX, TURN, N_PUSHED = 0, 1, 2, 3, 4, 5, 6, 7
+SIZE, SOFT_LIMIT, N_VCPUS, NEXT_WAKE, WAKE_EVERY, USED_MAX, TURN, N_PUSHED, REPEATS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +82,15 @@ class Config:
     reaper_period: int = param(
         1_000_000_000, "pause of the reaper thread between two harvests", unit="ns", low=1_000_000
     )
+    push_before_retire: bool = param(
+        False, "the store that fills a ring is made after its reset, and logged again; with pml=off"
+    )
 
 
 def check(config: Config) -> None:
-    """Raise UsageError for a ring without a usable entry."""
+    """Raise UsageError for a ring without a usable entry, and for logging that no CPU does."""
+    if config.pml and config.push_before_retire:
+        raise UsageError("kvm-ring: push-before-retire=on needs pml=off: a CPU that logs by itself logs stores it made")
     if config.pml and config.entries < 1024:
         raise UsageError(
             f"kvm-ring: {config.entries} entries are too few with pml=on (576 stay reserved): take 1024, or pml=off"
@@ -99,8 +106,9 @@ class State(NamedTuple):
     age: np.ndarray  # uint64 (n_vcpus * entries,)  how many entries had been pushed before each, over all rings
     armed: np.ndarray  # uint64 (n_words,)  bit set: the next write to the page is pushed
     l1: np.ndarray  # uint64 (n_words,)  KVMSlot.dirty_bmap
-    registers: np.ndarray  # uint64 (8,)  SIZE, SOFT_LIMIT entries; N_VCPUS; NEXT_WAKE, WAKE_EVERY ps; USED_MAX entries;
-    #                        TURN the ring that is fetched from next; N_PUSHED entries
+    unmade: np.ndarray  # uint64 (n_vcpus,)  1 + page of the store that a full ring keeps from being made; 0: none
+    registers: np.ndarray  # uint64 (9,)  SIZE, SOFT_LIMIT entries; N_VCPUS; NEXT_WAKE, WAKE_EVERY ps; USED_MAX entries;
+    #                        TURN the ring that is fetched from next; N_PUSHED entries; REPEATS 1: push before retire
     reaped: np.ndarray  # uint64 (n_vcpus,)  entries of each ring reaped since the last measurement of the dirty limit
     sleep_us: np.ndarray  # uint64 (n_vcpus,)  how long each vCPU sleeps when its ring is full
     limit: np.ndarray  # uint64 (4,)  QUOTA_MIB a second and vCPU, 0: none; LIMIT_EVERY, LIMIT_SINCE ps; RATE_MAX_MIB
@@ -109,7 +117,7 @@ class State(NamedTuple):
 def build(config: Config, shape: GuestShape) -> State:
     """Everything write-protected, as enabling the log without manual protect leaves it; rings empty."""
     reserved = RESERVED_ENTRIES + (PML_ENTRIES if config.pml else 0)
-    period = config.reaper_period * 1000
+    period, repeats = config.reaper_period * 1000, int(config.push_before_retire)
     return State(
         slots=memory.pages(shape.n_vcpus * config.entries),
         ends=memory.words(2 * shape.n_vcpus),
@@ -117,8 +125,10 @@ def build(config: Config, shape: GuestShape) -> State:
         age=memory.words(shape.n_vcpus * config.entries),
         armed=memory.ones_up_to(shape.n_pages, shape.n_words),
         l1=memory.words(shape.n_words),
+        unmade=memory.words(shape.n_vcpus),
         registers=np.array(
-            [config.entries, config.entries - reserved, shape.n_vcpus, period, period, 0, 0, 0], dtype=np.uint64
+            [config.entries, config.entries - reserved, shape.n_vcpus, period, period, 0, 0, 0, repeats],
+            dtype=np.uint64,
         ),
         reaped=memory.words(shape.n_vcpus),
         sleep_us=memory.words(shape.n_vcpus),
@@ -130,7 +140,10 @@ def build(config: Config, shape: GuestShape) -> State:
 def _write(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
     if not test_and_clear(log.armed, page):
         return U0
-    return _push(log, design, page, vcpu, meter)
+    held = _push(log, design, page, vcpu, meter)
+    if held == HELD and log.registers[REPEATS] != U0:
+        log.unmade[vcpu] = page + U1
+    return held
 
 
 @write_host.implement(State)
@@ -169,6 +182,11 @@ def _unblock(log: State, design: Any, vcpu: Any, meter: Meter) -> Any:
             _reap(log, design, meter)
     if holds(design) or ring.used(log.ends, vcpu) >= limit:
         return NONE
+    if log.unmade[vcpu] != U0:
+        page = log.unmade[vcpu] - U1
+        log.unmade[vcpu] = U0
+        if test_and_clear(log.armed, page):
+            _push(log, design, page, vcpu, meter)
     return spent_ps(meter) - before + meter.price[KRING_FULL_EXITS] + log.sleep_us[vcpu] * _PS_PER_US
 
 

@@ -68,6 +68,7 @@ def plugin_texts(case: Case) -> tuple[str, str]:
     pml = "on" if case.kring_reserved == 576 else "off"
     log = (
         f"kvm-ring:{case.kring_entries},pml={pml},reaper-period={case.reaper_ps // 1000}ns"
+        f",push-before-retire={('off', 'on')[case.kring_repeats]}"
         if case.log == "kvm-ring"
         else case.log
     )
@@ -278,6 +279,7 @@ def cases(draw: Any, log: str, design: str, vary_options: bool = True) -> Case:
         max_bandwidth=draw(st.sampled_from([0, 300_000, 2_000_000, 50_000_000])), downtime_ms=draw(st.sampled_from([0, 5, 300])),
         prices=prices,
         kring_entries=256 if small_ring else 1024, kring_reserved=64 if small_ring else 576,
+        kring_repeats=small_ring and draw(st.booleans()),
         reaper_ps=draw(st.sampled_from([3_000_000_000, 10**12])),
         options=draw(options(design)) if vary_options else {}, n_blocks=draw(st.sampled_from([1, 3])), loop=draw(st.booleans()),
         closed_loop=draw(st.booleans()), give_up_ns=give_up_ns, fixed=fixed,

@@ -31,6 +31,7 @@ class Case:
     fixed_bytes: dict[str, int]
     kring_entries: int = 1024
     kring_reserved: int = 576
+    kring_repeats: bool = False  # the store that fills a ring is logged again
     reaper_ps: int = 10**12
     options: dict[str, int | str | bool] = field(default_factory=dict)  # of the design, by name
     n_blocks: int = 1

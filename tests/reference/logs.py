@@ -118,11 +118,17 @@ class KvmRing:
         self.slots: set[int] = set()
         self.next_wake = case.reaper_ps
         self.used_max = 0
+        self.unmade: dict[int, int] = {}  # vCPU to the page of the store that a full ring holds up
         self.quota, self.period, self.since, self.fastest = None, 0, 0, 0  # of the dirty limit
         self.reaped, self.sleep_us = [0] * case.n_vcpus, [0] * case.n_vcpus
 
     def write(self, design, page, vcpu, counts):
-        return self.push(page, vcpu, counts) if page in self.armed else 0
+        if page not in self.armed:
+            return 0
+        held = self.push(page, vcpu, counts)
+        if held == HELD and self.case.kring_repeats:
+            self.unmade[vcpu] = page
+        return held
 
     def write_host(self, design, page, vcpu, counts):
         return self.push(page, vcpu, counts)
@@ -151,9 +157,13 @@ class KvmRing:
                     self.reset(mine)
             else:
                 self.reap(design, mine)
-            counts.update(mine)
         if design.holds() or len(self.rings[vcpu]) >= self.soft_limit:
+            counts.update(mine)
             return None
+        page = self.unmade.pop(vcpu, None)
+        if page in self.armed:
+            self.push(page, vcpu, mine)
+        counts.update(mine)
         return self.worth(mine) + self.case.prices["kring_full_exits"] + self.sleep_us[vcpu] * 10**6
 
     @property
