@@ -71,20 +71,21 @@ def describe(config: Config, command: list[str]) -> list[str]:
     with Monitor(config.qmp) as monitor:
         guest = inspect(monitor, config.log)
     if config.migrate_to:
-        done = f"migrates it to {config.migrate_to}, and gives up after {format_duration(config.give_up)}"
-        undone = "trace events, max-bandwidth and downtime-limit; a migration that has not ended is cancelled"
+        done = [f"migrates it to {config.migrate_to}; gives up after {format_duration(config.give_up)}"]
+        undone = "trace events, max-bandwidth, downtime-limit; a migration that still runs is cancelled"
     elif config.during_migration or guest.migrating:
-        done = "waits for a migration that somebody starts, or joins it; starts and changes none"
+        done = ["waits for a migration that somebody starts, or joins it; starts and changes none"]
         undone = "trace events"
     else:
-        done = (
-            f"arms all pages again every {format_duration(config.interval)}: starts a migration into a socket of this "
-            "program, which cannot complete, and cancels it, some ms of a CPU each time"
-        )
-        undone = "trace events, migration parameters and capabilities; query-migrate says 'cancelled' then"
+        done = [
+            f"arms all pages again every {format_duration(config.interval)}, some ms of a CPU each time: starts a",
+            "migration into a socket of this program, which cannot complete, and cancels it",
+        ]
+        undone = "trace events, migration parameters and capabilities"
     lines = [
-        f"QEMU {guest.version}, {guest.n_vcpus} vCPUs, {format_bytes(guest.memory_bytes)}, TCG: {done}",
-        f"each first write to a page costs its vCPU about 3 us and {guest.log} 95 bytes, which stay there",
+        f"QEMU {guest.version}, TCG, {guest.n_vcpus} vCPUs, {format_bytes(guest.memory_bytes)}",
+        *done,
+        f"a first write to a page costs its vCPU about 3 us and {guest.log} 95 bytes",
         f"put back at the end, also after Ctrl-C or a crash: {undone}",
     ]
     return [*lines, *([] if not guest.loses_writes else [LOSSY.format(version=guest.version)])]

@@ -27,9 +27,9 @@ _NEEDLE = f":{STORE} ".encode(), f" {STORE} ".encode()
 def open_log(guest: Guest) -> IO[bytes]:
     """The log at its end. Raises UsageError when it cannot be read."""
     try:
-        file = guest.log.open("rb", buffering=0)
-        if not guest.log.is_file():
+        if guest.log.exists() and not guest.log.is_file():
             raise OSError(None, "is no regular file")
+        file = guest.log.open("rb", buffering=0)
     except OSError as error:
         raise UsageError(f"{guest.log}: QEMU's log cannot be followed: {error.strerror}; see --log") from None
     file.seek(0, 2)
@@ -65,12 +65,14 @@ class LogReader:
     def __init__(self, guest: Guest, keep_others: bool = False) -> None:
         self.report = Report(max_gap_ns=1 << 62)
         self.others: list[bytes] = []
+        self.ended = False
         self.strangers = 0  # events of threads that are no vCPU's
         self._keep = keep_others
         self._guest = guest
         self._file = open_log(guest)
         self._at = self._file.tell()
-        self._ended = False
+        self._ending = False
+        self.behind = False  # more had come than was read
         threads = ",".join(f"{thread}={vcpu}" for thread, vcpu in guest.threads.items())
         importer = plugins.configured("importer", "qemu-log", {"blocks": _spelled(guest), "threads": threads})
         self._batches = importer.module.read(importer.config, self, self.report)
@@ -78,6 +80,7 @@ class LogReader:
     def read(self) -> tuple[Any, Any, Any]:
         """What has come since the last time: (t_ns since 1970, page, vcpu), in the order of the log."""
         batch = next(self._batches, None)
+        self.ended = batch is None
         if batch is None or not len(batch):
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)
         events = batch.records()
@@ -91,41 +94,37 @@ class LogReader:
         vcpu = np.array([threads[key] for key in keys.tolist()], np.int64)[at]
         return events["t_ns"][known], page[known], vcpu[known]
 
-    def end(self) -> tuple[Any, Any, Any]:
-        """The last of it: `report` is complete then."""
-        self._ended = True
-        parts = [self.read()]
-        for _ in self._batches:
-            raise AssertionError("the log goes on after its end")
-        self._file.close()
-        return parts[0]
+    def rest(self) -> Iterator[tuple[Any, Any, Any]]:
+        """The last of it, as `read` returns it; `report` is complete then."""
+        self._ending = True
+        while not self.ended:
+            yield self.read()
 
     def close(self) -> None:
         """Give the file back."""
         self._file.close()
 
     def chunks(self, tally: Tally) -> Iterator[Chunk]:
-        """What the importer reads from: the lines that have come, again and again until `end`."""
+        """What the importer reads from: the lines that have come, again and again until all of the `rest` is read."""
         rest = b""
         for number in count(1):
-            ending = self._ended
-            *lines, rest = (rest + self._new()).split(b"\n")
+            new = self._new()
+            if self._ending and not new:
+                return
+            *lines, rest = (rest + new).split(b"\n")
             tally.read += len(lines)
             if self._keep:
                 self.others.extend(line for line in lines if not any(needle in line[:80] for needle in _NEEDLE))
             yield Chunk(f"{self._guest.log.name}, read {number}", 1, list(lines))
-            if ending:
-                return
 
     def _new(self) -> bytes:
-        """Complete or not. A log that was cut off meanwhile is an error."""
+        """At most READ_BYTES, complete lines or not. A log that was cut off meanwhile is an error."""
         size = self._guest.log.stat().st_size if self._guest.log.exists() else 0
         if size < self._at:
             raise TraceError(f"{self._guest.log}: became shorter while it was followed; what was written is lost")
-        found = b""
-        while block := self._file.read(READ_BYTES):
-            found += block
+        found = self._file.read(READ_BYTES)
         self._at += len(found)
+        self.behind = len(found) == READ_BYTES
         return found
 
 

@@ -88,7 +88,8 @@ class Session:
                 driver.begin(self)
                 self._loop(driver)
                 driver.end(self)
-            self._write(self.log.end())
+            for events in self.log.rest():
+                self._write(events)
             self.recorder.finish(time.time_ns())
             self._tell(driver)
             driver.settle(self)
@@ -111,7 +112,7 @@ class Session:
                 return
             due = time.monotonic() + seconds
             self._write(self.log.read())
-            stop.wait(max(0.0, due - time.monotonic()))
+            stop.wait(0.0 if self.log.behind else max(0.0, due - time.monotonic()))
 
     def _write(self, events: tuple[Any, Any, Any]) -> None:
         t_ns, page, vcpu = events
