@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 GOOD_QEMU = (9, 0)
@@ -55,23 +56,20 @@ def find_qemu(cache: Path) -> Path:
 def find_kernel(cache: Path) -> Path:
     """A kernel for small guests, its serial console built in."""
     folder = cache / "kernel"
-    if not folder.is_dir():
+    if not any(folder.glob("boot/vmlinuz-*")):
         apt = Apt(cache / "apt")
         name = apt.dependency("linux-image-cloud-amd64", "linux-image-")
-        _unpack([apt.download(name)], folder)
-    kernels = sorted(folder.glob("boot/vmlinuz-*"))
-    if not kernels:
-        raise Unavailable(f"{folder} holds no kernel; remove it to have it made again")
-    return kernels[-1]
+        _unpack([apt.download(name)], folder, _only_kernels)
+    return max(folder.glob("boot/vmlinuz-*"))
 
 
 def _unpacked_qemu(cache: Path) -> Path:
     folder = cache / "qemu"
     wrapper = folder / PROGRAM
     if not wrapper.is_file():
-        _unpack(Apt(cache / "apt").download_missing("qemu-system-x86"), folder)
-        wrapper.write_text(WRAPPER.format(root=folder.resolve(), program=PROGRAM))
-        wrapper.chmod(0o755)
+        text = WRAPPER.format(root=folder.resolve(), program=PROGRAM)
+        archives = Apt(cache / "apt").download_missing("qemu-system-x86")
+        _unpack(archives, folder, lambda new: _script(new / PROGRAM, text))
     qemu_version(wrapper)
     return wrapper
 
@@ -132,13 +130,30 @@ class Apt:
         return [self.folder / "archives" / line.split()[1] for line in uris.splitlines() if line.startswith("'")]
 
 
-def _unpack(archives: list[Path], folder: Path) -> None:
-    """Unpack packages into a folder, which is there when all of them are."""
+def _only_kernels(folder: Path) -> None:
+    """Modules are not needed, and are most of the package."""
+    if not any(folder.glob("boot/vmlinuz-*")):
+        raise Unavailable("the kernel's package holds no boot/vmlinuz-*")
+    for part in folder.iterdir():
+        if part.name != "boot":
+            shutil.rmtree(part)
+
+
+def _script(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def _unpack(archives: list[Path], folder: Path, finish: Callable[[Path], None]) -> None:
+    """Unpack packages, and remove them; the folder is there when all is in it, `finish`ed."""
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     try:
         for archive in archives:
             _run(["dpkg", "-x", str(archive), str(temporary)])
-        temporary.rename(folder)
+            archive.unlink(missing_ok=True)
+        finish(temporary)
+        if not folder.is_dir():  # it is when another process was faster
+            temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
