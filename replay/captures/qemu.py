@@ -14,7 +14,9 @@ Models: QEMU 7.2 to 10.2 with the trace backend log.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 from replay.capturing.recorder import Recorder
 from replay.errors import UsageError
@@ -67,10 +69,19 @@ def describe(config: Config, command: list[str]) -> list[str]:
     """What it will do to this guest, and what that costs. Looks at the guest, so raises what `capture` would."""
     from replay.capturing.qmp import Monitor
     from replay.capturing.qmp_guest import inspect
+    from replay.capturing.qmp_kvm import BUFFER_KB, check_tracer
 
     with Monitor(config.qmp) as monitor:
         guest = inspect(monitor, config.log)
-    if config.migrate_to:
+    _check_guest(config, guest)
+    if guest.kvm:
+        check_tracer()
+        done = [
+            f"has QEMU measure its dirty rate (calc-dirty-rate) every {format_duration(config.interval)}, 50 ms or more;",
+            f"traces its dirty rings in an instance of the kernel's tracer, {BUFFER_KB // 1024} MiB a host CPU",
+        ]
+        undone = "trace events, the tracer's instance; the last measurement comes to its end"
+    elif config.migrate_to:
         done = [f"migrates it to {config.migrate_to}; gives up after {format_duration(config.give_up)}"]
         undone = "trace events, max-bandwidth, downtime-limit; a migration that still runs is cancelled"
     elif config.during_migration or guest.migrating:
@@ -83,9 +94,9 @@ def describe(config: Config, command: list[str]) -> list[str]:
         ]
         undone = "trace events, migration parameters and capabilities"
     lines = [
-        f"QEMU {guest.version}, TCG, {guest.n_vcpus} vCPUs, {format_bytes(guest.memory_bytes)}",
+        f"QEMU {guest.version}, {guest.accelerator}, {guest.n_vcpus} vCPUs, {format_bytes(guest.memory_bytes)}",
         *done,
-        f"a first write to a page costs its vCPU about 3 us and {guest.log} 95 bytes",
+        f"a first write to a page costs its vCPU {'a fault' if guest.kvm else f'3 us and {guest.log} 95 bytes'}",
         f"put back at the end, also after Ctrl-C or a crash: {undone}",
     ]
     return [*lines, *([] if not guest.loses_writes else [LOSSY.format(version=guest.version)])]
@@ -98,23 +109,40 @@ def capture(config: Config, recorder: Recorder) -> None:
     """Record until the migration or the time is over. Raises UsageError and TraceError; the guest runs on."""
     from replay.capturing.qmp import Monitor
     from replay.capturing.qmp_guest import inspect
-    from replay.capturing.qmp_log import LogReader, check_log
-    from replay.capturing.qmp_session import Migrating, Rearming, Session, Waiting
+    from replay.capturing.qmp_kvm import Measuring, check_tracer
+    from replay.capturing.qmp_log import check_log
+    from replay.capturing.qmp_session import Driver, Migrating, Rearming, Session, Waiting
 
     with Monitor(config.qmp) as monitor:
         guest = inspect(monitor, config.log)
-        if guest.migrating and config.migrate_to:
-            raise UsageError(
-                f"a migration runs already ({guest.migration['status']}); leave out --migrate-to to join it"
-            )
-        kind = Migrating if config.migrate_to else Waiting if config.during_migration or guest.migrating else Rearming
+        _check_guest(config, guest)
+        instance = ""
+        driver: Driver
+        if guest.kvm:
+            instance, driver = str(check_tracer() / "instances" / f"replay-{os.getpid()}"), Measuring(config)
+        elif config.migrate_to:
+            driver = Migrating(config)
+        elif config.during_migration or guest.migrating:
+            driver = Waiting(config)
+        else:
+            driver = Rearming(config)
         check_log(monitor, guest)
         facts = recorder.facts
         facts.guest = (
-            f"QEMU {guest.version} ({guest.package}), machine {guest.machine}, TCG, {guest.n_vcpus} vCPUs, "
-            f"{format_bytes(guest.memory_bytes)}"
+            f"QEMU {guest.version} ({guest.package}), machine {guest.machine}, {guest.accelerator}, "
+            f"{guest.n_vcpus} vCPUs, {format_bytes(guest.memory_bytes)}"
         )
         facts.notes["qemu"] = {"version": guest.version, "ramblocks": list(guest.ramblock_lines)}
         if guest.loses_writes:
             facts.limits.append(LOSSY.format(version=guest.version))
-        Session(monitor, guest, LogReader(guest, keep_others=kind is Migrating), recorder).run(kind(config))
+        Session(monitor, guest, recorder, instance).run(driver)
+
+
+def _check_guest(config: Config, guest: Any) -> None:
+    if guest.kvm and (config.migrate_to or config.during_migration or guest.migrating):
+        raise UsageError(
+            "this guest runs under KVM: its migrations are not recorded, only what it writes without one. To record a "
+            "migration use the kernel's tracer: replay import kvm-ftrace --help has the commands"
+        )
+    if guest.migrating and config.migrate_to:
+        raise UsageError(f"a migration runs already ({guest.migration['status']}); leave out --migrate-to to join it")

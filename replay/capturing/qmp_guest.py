@@ -18,19 +18,22 @@ from replay.errors import UsageError
 PAGE = 4096
 STORE = "memory_notdirty_write_access"
 LOSSY_BEFORE = (9, 0)
-_BLOCK = re.compile(r"^\s*(\S+)\s+\S+(?: \S?iB)?\s+0x([0-9a-f]+)\s+0x([0-9a-f]+)\s+0x([0-9a-f]+)", re.MULTILINE)
+_BLOCK = re.compile(
+    r"^\s*(\S+)\s+\S+(?: \S?iB)?\s+0x([0-9a-f]+)\s+0x([0-9a-f]+)\s+0x[0-9a-f]+(?:\s+0x([0-9a-f]+))?", re.MULTILINE
+)
 RUNNING = ("setup", "active", "device", "pre-switchover", "postcopy-active", "postcopy-paused", "cancelling",
            "wait-unplug", "postcopy-recover", "postcopy-recover-setup", "postcopy-device")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A RAM block: `ram_page` is its first page in ram_addr space, `first_page` its first dense page."""
+    """A RAM block: its first page in ram_addr space, as a dense page, and in QEMU's own memory (-1: not told)."""
 
     name: str
     ram_page: int
     first_page: int
     n_pages: int
+    host_page: int = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class Guest:
     `ramblock_lines`: as `info ramblock` prints them. `migration`: as query-migrate answered.
     """
 
+    kvm: bool
+    process: int
     version: str
     package: str
     machine: str
@@ -49,6 +54,11 @@ class Guest:
     ramblock_lines: tuple[str, ...]
     log: Path
     migration: dict[str, Any]
+
+    @property
+    def accelerator(self) -> str:
+        """KVM or TCG."""
+        return "KVM" if self.kvm else "TCG"
 
     @property
     def memory_bytes(self) -> int:
@@ -63,14 +73,18 @@ class Guest:
     @property
     def loses_writes(self) -> bool:
         """Whether this version, under TCG, does not report all first writes after a sync."""
-        return tuple(int(part) for part in self.version.split(".")[:2]) < LOSSY_BEFORE
+        return not self.kvm and self.older_than(LOSSY_BEFORE)
+
+    def older_than(self, version: tuple[int, int]) -> bool:
+        """Whether this is a QEMU before `version`."""
+        return tuple(int(part) for part in self.version.split(".")[:2]) < version
 
 
 def inspect(monitor: Monitor, log: str = "") -> Guest:
     """Look at a QEMU. Raises UsageError, naming what to do, where it cannot be captured."""
     version = monitor.execute("query-version")
     number = ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro"))
-    _refuse_other_accelerators(monitor, number)
+    kvm = _accelerator(monitor, number) == "kvm"
     status = monitor.execute("query-status")
     if not status.get("running"):
         raise UsageError(f"the guest does not run (it is {status.get('status')}); start it (QMP: cont), then capture")
@@ -79,10 +93,12 @@ def inspect(monitor: Monitor, log: str = "") -> Guest:
     cpus = sorted(monitor.execute("query-cpus-fast"), key=lambda cpu: -cpu["cpu-index"])
     threads = {cpu["thread-id"]: cpu["cpu-index"] for cpu in cpus}
     listing = monitor.human("info ramblock")
-    found = sorted((int(m[2], 16), int(m[3], 16), m[1]) for m in _BLOCK.finditer(listing))
+    found = sorted((int(m[2], 16), int(m[3], 16), m[1], int(m[4] or "0", 16)) for m in _BLOCK.finditer(listing))
     if not found:
         raise UsageError(f"QEMU's list of RAM blocks (info ramblock) cannot be read: {listing[:80]!r}")
     return Guest(
+        kvm=kvm,
+        process=_process_of(next(iter(threads))),
         version=number,
         package=str(version.get("package", "")),
         machine=_machine(monitor),
@@ -105,17 +121,15 @@ def event_state(monitor: Monitor, name: str) -> str | None:
     return state if state in ("enabled", "disabled") else None
 
 
-def _refuse_other_accelerators(monitor: Monitor, version: str) -> None:
+def _accelerator(monitor: Monitor, version: str) -> str:
     if monitor.execute("query-kvm").get("enabled"):
-        raise UsageError(
-            f"this guest (QEMU {version}) runs under KVM; capture qemu records guests under TCG. Record KVM's dirty "
-            "ring with the kernel's tracer instead: replay import kvm-ftrace --help has the commands"
-        )
+        return "kvm"
     jit = ""
     with contextlib.suppress(Refused):
         jit = monitor.human("info jit")
     if "TB count" not in jit:
-        raise UsageError(f"this guest (QEMU {version}) does not run under TCG, which is what capture qemu records")
+        raise UsageError(f"this guest (QEMU {version}) runs neither under TCG nor under KVM")
+    return "tcg"
 
 
 def _machine(monitor: Monitor) -> str:
@@ -126,10 +140,26 @@ def _machine(monitor: Monitor) -> str:
     return name.removesuffix("-machine")
 
 
-def _dense(found: list[tuple[int, int, str]]) -> tuple[Block, ...]:
+def _process_of(thread: int) -> int:
+    """The process of a thread, 0 where that cannot be seen."""
+    with contextlib.suppress(OSError):
+        group = re.search(r"^Tgid:\s+(\d+)", Path(f"/proc/{thread}/status").read_text(), re.MULTILINE)
+        return int(group[1]) if group else 0
+    return 0
+
+
+def _dense(found: list[tuple[int, int, str, int]]) -> tuple[Block, ...]:
     blocks, first = [], 0
-    for address, size, name in found:
-        blocks.append(Block(name=name, ram_page=address // PAGE, first_page=first, n_pages=size // PAGE))
+    for address, size, name, host in found:
+        blocks.append(
+            Block(
+                name=name,
+                ram_page=address // PAGE,
+                first_page=first,
+                n_pages=size // PAGE,
+                host_page=host // PAGE if host else -1,
+            )
+        )
         first += size // PAGE
     return tuple(blocks)
 
@@ -147,8 +177,7 @@ def _log_of(peer: int, thread: int) -> Path:
             raise UsageError(f"this QEMU writes its log to standard error; {hint}")
         try:
             folder = Path(f"/proc/{process}/cwd").readlink()
-            group = re.search(r"^Tgid:\s+(\d+)", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
         except OSError:
             continue
-        return folder / given[-1].replace("%d", group[1] if group else "%d")
+        return folder / given[-1].replace("%d", str(_process_of(process)))
     raise UsageError(f"QEMU's command line cannot be read, so its log is not known; {hint}")

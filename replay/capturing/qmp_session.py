@@ -6,6 +6,7 @@ else starts, `Migrating` starts one.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from replay.capturing import qmp_rearm
 from replay.capturing.qmp import Gone, Monitor, Refused
 from replay.capturing.qmp_case import CaseWriter, check_folder
 from replay.capturing.qmp_guest import RUNNING, STORE, Guest
+from replay.capturing.qmp_kvm import RingReader
 from replay.capturing.qmp_log import LogReader
 from replay.capturing.qmp_undo import Undo, cancel, snapshot
 from replay.capturing.recorder import Recorder
@@ -26,7 +28,9 @@ from replay.units import format_duration
 SECOND_NS = 1_000_000_000
 POLL_S = 0.06
 SYNCS = ("migration_bitmap_sync_start", "migration_bitmap_sync_end")
-THROTTLES = ("cpu_throttle_set", "migrate_set_state")
+TCG_EVENTS = (STORE, *SYNCS, "cpu_throttle_set", "migrate_set_state")
+TCG_CLOCK = "the host's real-time clock, which runs on while the guest is stopped"
+TCG_METHOD = f"QEMU trace event {STORE} (log backend, read while it grew)"
 # What replay calibrate and replay validate read of a migration.
 STEPS = (
     "migrate_pending_estimate", "migrate_pending_exact", "migrate_transferred", "migration_rate_limit_pre",
@@ -40,8 +44,12 @@ STEPS = (
 class Driver(Protocol):
     """What happens while the log is read."""
 
-    EVENTS: tuple[str, ...]
+    EVENTS: tuple[str, ...]  # QEMU's trace events, switched on
     SETTINGS: bool  # of migrations, changed and put back
+    CLOCK: str
+
+    def now_ns(self) -> int:
+        """The time on the clock of the events."""
 
     def begin(self, session: Session) -> None:
         """Everything is on."""
@@ -53,7 +61,7 @@ class Driver(Protocol):
         """Before everything is put back."""
 
     def method(self) -> str:
-        """How pages were armed again, in words."""
+        """How writes were noticed, in words."""
 
     def settle(self, session: Session) -> None:
         """The log is read to its end."""
@@ -62,11 +70,15 @@ class Driver(Protocol):
 class Session:
     """A recording. `t0_ns`: when the migration began, in ns since 1970, if there was one."""
 
-    def __init__(self, monitor: Monitor, guest: Guest, log: LogReader, recorder: Recorder) -> None:
+    log: LogReader | RingReader
+
+    def __init__(self, monitor: Monitor, guest: Guest, recorder: Recorder, instance: str = "") -> None:
         self.monitor = monitor
         self.guest = guest
-        self.log = log
         self.recorder = recorder
+        self.before_undo = contextlib.ExitStack()  # to be closed before anything is put back
+        self.at_the_end = contextlib.ExitStack()
+        self._instance = instance
         self.t0_ns: int | None = None
         self.case: CaseWriter | None = None
         self._origin_ns = 0
@@ -77,26 +89,33 @@ class Session:
         facts = self.recorder.facts
         facts.n_vcpus = self.guest.n_vcpus
         facts.blocks = tuple(RamBlock(b.name, b.first_page, b.n_pages) for b in self.guest.blocks)
-        facts.clock = "the host's real-time clock, which runs on while the guest is stopped"
-        events = (STORE, *SYNCS, *THROTTLES, *driver.EVENTS)
-        found = snapshot(self.monitor, events, driver.SETTINGS)
-        try:
-            with Undo(self.monitor, found, next(iter(self.guest.threads))) as self.undo:
-                self._origin_ns = self.recorder.begin(time.time_ns(), reorder_ns=SECOND_NS)
-                for name in found.events:
-                    self.monitor.execute("trace-event-set-state", name=name, enable=True)
-                driver.begin(self)
-                self._loop(driver)
-                driver.end(self)
-            for events in self.log.rest():
-                self._write(events)
-            self.recorder.finish(time.time_ns())
+        facts.clock = driver.CLOCK
+        found = snapshot(self.monitor, driver.EVENTS, driver.SETTINGS)
+        found.instance = self._instance
+        undo = Undo(self.monitor, found, next(iter(self.guest.threads)))
+        with self.at_the_end, undo as self.undo, self.before_undo:
+            self._origin_ns = self.recorder.begin(driver.now_ns(), reorder_ns=SECOND_NS)
+            for name in found.events:
+                self.monitor.execute("trace-event-set-state", name=name, enable=True)
+            driver.begin(self)
+            self._loop(driver)
+            driver.end(self)
+            self.before_undo.close()
+            undo.restore()
+            self.drain()
+            self.recorder.finish(driver.now_ns())
             self._tell(driver)
             driver.settle(self)
-        finally:
-            self.log.close()
-            if self.case is not None:
-                self.case.abandon()
+
+    def follow_log(self, keep_others: bool = False) -> None:
+        """Events come from QEMU's log."""
+        self.log = LogReader(self.guest, keep_others)
+        self.at_the_end.callback(self.log.close)
+
+    def drain(self) -> None:
+        """Read what is left."""
+        for events in self.log.rest():
+            self._write(events)
 
     def _loop(self, driver: Driver) -> None:
         stop = self.recorder.stop
@@ -124,13 +143,14 @@ class Session:
 
     def _tell(self, driver: Driver) -> None:
         facts, report = self.recorder.facts, self.log.report
-        facts.capture = f"QEMU trace event {STORE} (log backend, read while it grew); {driver.method()}"
+        facts.capture = driver.method()
         facts.limits += [*report.limits, report.tally.sentence()]
         if self.guest.n_vcpus > len(self.guest.threads):
             facts.limits.append("one thread runs all vCPUs: all events are given to vCPU 0")
         if self.log.strangers:
-            facts.limits.append(f"{self.log.strangers:,} events of threads that are no vCPU's are left out")
+            facts.limits.append(f"{self.log.strangers:,} events of no known vCPU or RAM block are left out")
         facts.throttled = report.throttled
+        facts.rearm_gap_ns = report.rearm_gap_ns
         facts.notes["log"] = report.tally.to_plain()
         for t_ns in report.rearm_ns:
             self.recorder.rearmed(max(t_ns, self._origin_ns))
@@ -143,7 +163,9 @@ class Session:
 class Rearming:
     """Arms all pages again every so often, by migrations into nothing; leaves it to a real migration when one runs."""
 
-    EVENTS: tuple[str, ...] = ()
+    EVENTS: tuple[str, ...] = TCG_EVENTS
+    CLOCK = TCG_CLOCK
+    now_ns = staticmethod(time.time_ns)
     SETTINGS = True
 
     def __init__(self, config: Any) -> None:
@@ -154,6 +176,7 @@ class Rearming:
 
     def begin(self, session: Session) -> None:
         """The first re-arm is due at once."""
+        session.follow_log()
         self._due_ns = time.monotonic_ns()
 
     def step(self, session: Session) -> float | None:
@@ -177,10 +200,10 @@ class Rearming:
         """How pages were armed again, and how long that took."""
         each = format_duration(int(np.median(self._taken_ns))) if self._taken_ns else "unknown"
         own = (
-            f"all pages armed again every {format_duration(self._interval_ns)} by a migration into nothing, cancelled "
-            f"(median {each})"
+            f"{TCG_METHOD}; all pages armed again every {format_duration(self._interval_ns)} by a migration into "
+            f"nothing, cancelled (median {each})"
         )
-        return own if self._waiting is None else f"{own}; at the end {self._waiting.method()}"
+        return own if self._waiting is None else f"{own}; at the end by the bitmap syncs of a real migration"
 
     def settle(self, session: Session) -> None:
         """What it took is in the provenance."""
@@ -193,7 +216,9 @@ class Rearming:
 class Waiting:
     """Leaves QEMU's migrations to whoever starts them; over when one has ended."""
 
-    EVENTS: tuple[str, ...] = ()
+    EVENTS: tuple[str, ...] = TCG_EVENTS
+    CLOCK = TCG_CLOCK
+    now_ns = staticmethod(time.time_ns)
     SETTINGS = False
 
     def __init__(self, config: Any) -> None:
@@ -201,6 +226,7 @@ class Waiting:
 
     def begin(self, session: Session) -> None:
         """Join a migration that runs already."""
+        session.follow_log()
         self._running = session.guest.migrating
 
     def step(self, session: Session) -> float | None:
@@ -218,7 +244,7 @@ class Waiting:
 
     def method(self) -> str:
         """How pages were armed again."""
-        return "pages armed again by the bitmap syncs of a real migration"
+        return f"{TCG_METHOD}; pages armed again by the bitmap syncs of a real migration"
 
     def settle(self, session: Session) -> None:
         """Nothing is left to do."""
@@ -227,7 +253,9 @@ class Waiting:
 class Migrating:
     """Starts a migration and records it; over when it has ended."""
 
-    EVENTS: tuple[str, ...] = STEPS
+    EVENTS: tuple[str, ...] = (*TCG_EVENTS, *STEPS)
+    CLOCK = TCG_CLOCK
+    now_ns = staticmethod(time.time_ns)
     SETTINGS = True
 
     def __init__(self, config: Any) -> None:
@@ -240,6 +268,7 @@ class Migrating:
 
     def begin(self, session: Session) -> None:
         """Set the limits and start."""
+        session.follow_log(keep_others=True)
         config, monitor = self._config, session.monitor
         limits: dict[str, int] = {}
         if config.bandwidth:
@@ -251,6 +280,7 @@ class Migrating:
         t0_ns = session.t0_ns = time.time_ns()
         if self._folder is not None:
             session.case = CaseWriter(self._folder, session.guest, t0_ns)
+            session.at_the_end.callback(session.case.abandon)
             session.case.note_settings(monitor, give_up_ns=config.give_up)
         session.undo.owns_migration(True)
         try:
@@ -283,7 +313,7 @@ class Migrating:
 
     def method(self) -> str:
         """How pages were armed again."""
-        return "pages armed again by the bitmap syncs of a real migration"
+        return f"{TCG_METHOD}; pages armed again by the bitmap syncs of a real migration"
 
     def settle(self, session: Session) -> None:
         """Write the case, if it was a whole migration."""

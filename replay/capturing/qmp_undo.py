@@ -38,6 +38,7 @@ class Found:
     events: dict[str, bool] = field(default_factory=dict)
     capabilities: dict[str, bool] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
+    instance: str = ""  # the kernel tracer's, made by the capture
 
 
 def snapshot(monitor: Monitor, events: tuple[str, ...], settings: bool) -> Found:
@@ -58,6 +59,10 @@ def restore(monitor: Monitor, found: Found, own_migration: bool) -> None:
     Raises TraceError naming what could not be put back, after having tried the rest.
     """
     failed: list[str] = []
+    try:
+        remove_instance(found.instance)
+    except OSError as error:
+        failed.append(f"{found.instance}: {error.strerror}")
 
     def attempt(what: str, command: str, **arguments: Any) -> None:
         try:
@@ -77,6 +82,13 @@ def restore(monitor: Monitor, found: Found, own_migration: bool) -> None:
     put_back_settings(monitor, found, attempt)
     if failed:
         raise TraceError("the guest runs, but QEMU could not be put back as it was: " + "; ".join(failed))
+
+
+def remove_instance(folder: str) -> None:
+    """Take an instance of the tracer away, and with it everything that it had switched on."""
+    if folder:
+        with contextlib.suppress(FileNotFoundError):
+            Path(folder).rmdir()
 
 
 def put_back_settings(monitor: Monitor, found: Found, attempt: Any) -> None:
@@ -120,6 +132,7 @@ class Undo:
         self._monitor = monitor
         self._thread = thread
         self._own_migration = False
+        self._over = False
 
     def __enter__(self) -> Undo:
         package = str(Path(__file__).resolve().parents[2])
@@ -143,7 +156,13 @@ class Undo:
         return Path(f"/proc/{self._thread}").exists()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        restored = True
+        self.restore()
+
+    def restore(self) -> None:
+        """Put everything back, once. Raises TraceError naming what could not be."""
+        if self._over:
+            return
+        self._over = restored = True
         try:
             restore(self._monitor, self.found, self._own_migration)
         except Gone:
@@ -178,11 +197,13 @@ def guard(path: str) -> int:
         own_migration = told == _OWN
     if not line or last == _DONE:
         return 0
-    end = time.monotonic() + _GUARD_S
+    found, end = Found(**json.loads(line)), time.monotonic() + _GUARD_S
+    with contextlib.suppress(OSError):
+        remove_instance(found.instance)  # also when QEMU has ended too
     while time.monotonic() < end:
         try:
             with Monitor(path) as monitor:
-                restore(monitor, Found(**json.loads(line)), own_migration)
+                restore(monitor, found, own_migration)
             return 0
         except ReplayError:
             time.sleep(0.2)
