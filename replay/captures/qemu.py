@@ -1,15 +1,16 @@
-"""qemu: a guest that runs in QEMU under TCG, through its QMP socket.
+"""qemu: a guest that runs in QEMU, under TCG or KVM, through its QMP socket.
 
-What: the first write to every page after each re-arm, of every vCPU, as QEMU's trace event
-memory_notdirty_write_access logs it. How: the event is turned on, and QEMU's log read as it grows. All pages are armed
-again every `interval` by starting a migration into a socket of our own and cancelling it after its first bitmap sync;
-while a real migration runs (`during-migration`, `migrate-to`) its own syncs do that. `migrate-to` starts one, `case`
-writes it down as a folder for `replay validate`. Everything is put back at the end, by a second process if this one
-dies. Cost: about 3 us of the vCPU and 95 bytes of QEMU's log for each first write, a few ms of another CPU for each
-re-arm. Bad for: guests under KVM (refused), QEMU before 9.0, which misses writes under TCG, and guests that cannot be
-migrated.
+What: the first write to every page after each re-arm, by vCPU. How, under TCG: QEMU's trace event
+memory_notdirty_write_access is turned on, and its log read as it grows; all pages are armed again every `interval` by
+starting a migration into a socket of our own and cancelling it after its first bitmap sync. While a real migration
+runs (`during-migration`, `migrate-to`) its own syncs do that; `migrate-to` starts one, `case` writes it down as a
+folder for `replay validate`. Under KVM: the kernel's tracer shows the entries of the dirty rings, and measurements of
+the dirty rate, of `interval` each, have them logged and reset. Everything is put back at the end, by a second process
+if this one dies. Cost: about 3 us of the vCPU and 95 bytes of QEMU's log for each first write, a few ms of another CPU
+for each re-arm; under KVM a fault for each first write. Bad for: QEMU before 9.0, which misses writes under TCG; guests
+under TCG that cannot be migrated; under KVM migrations, and writes in the some ms between two measurements.
 
-Models: QEMU 7.2 to 10.2 with the trace backend log.
+Models: QEMU 7.2 to 10.2 with the trace backend log; Linux 5.11 and later.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from replay.errors import UsageError
 from replay.plugins import param
 from replay.units import format_bytes, format_duration
 
-COST = "3 us and 95 bytes of log for a first write, some ms of a CPU for a re-arm; put back at the end"
+COST = "TCG: 3 us and 95 bytes of log for a first write; KVM: a fault; put back at the end"
 HOW = """needs pip install qemu.qmp, and a QEMU started with a QMP socket and a log with times:
   qemu-system-x86_64 -accel tcg,thread=multi -qmp unix:vm.qmp,server=on,wait=off -D vm.log -msg timestamp=on ...
 record ten seconds, all pages re-armed every 100 ms:
@@ -33,7 +34,7 @@ migrate it meanwhile, and keep the migration as a case (the target: the same QEM
   replay validate vm-case
 record a migration that somebody else starts:
   replay capture qemu --qmp vm.qmp --during-migration -o vm.parquet
-KVM guests: replay import kvm-ftrace
+guests under KVM need a dirty ring (-accel kvm,dirty-ring-size=4096), and replay as root on Linux 5.11 or later
 """
 COMMAND = "none"
 
@@ -42,7 +43,11 @@ COMMAND = "none"
 class Config:
     qmp: str = param("", "QEMU's QMP socket, the one of -qmp unix:SOCKET,server=on,wait=off")
     interval: int = param(
-        100_000_000, "time from one re-arm of all pages to the next", unit="ns", low=10_000_000, high=3_600_000_000_000
+        100_000_000,
+        "time from one re-arm of all pages to the next (KVM: 50ms to 60s)",
+        unit="ns",
+        low=10_000_000,
+        high=3_600_000_000_000,
     )
     log: str = param("", "QEMU's log, if it is not what QEMU's -D says")
     during_migration: bool = param(False, "wait for a migration that somebody starts, record it, end with it")
@@ -77,8 +82,8 @@ def describe(config: Config, command: list[str]) -> list[str]:
     if guest.kvm:
         check_tracer()
         done = [
-            f"has QEMU measure its dirty rate (calc-dirty-rate) every {format_duration(config.interval)}, 50 ms or more;",
-            f"traces its dirty rings in an instance of the kernel's tracer, {BUFFER_KB // 1024} MiB a host CPU",
+            f"has QEMU measure its dirty rate again and again, {format_duration(config.interval)} (50 ms or more) each,",
+            f"and traces its dirty rings in an instance of the kernel's tracer, {BUFFER_KB // 1024} MiB a host CPU",
         ]
         undone = "trace events, the tracer's instance; the last measurement comes to its end"
     elif config.migrate_to:

@@ -40,6 +40,7 @@ class Monitor:
         from qemu.qmp import ConnectError, QMPClient
 
         logging.getLogger(LIBRARY).addHandler(logging.NullHandler())
+        self._closed = False
         self._runner = asyncio.Runner()
         self._client: Any = QMPClient("replay")
         try:
@@ -96,6 +97,9 @@ class Monitor:
 
     def close(self) -> None:
         """Disconnect; QEMU then takes another client."""
+        if self._closed:
+            return
+        self._closed = True
         with contextlib.suppress(Exception):
             self._runner.run(asyncio.wait_for(self._client.disconnect(), GREETING_S))
         self._runner.close()

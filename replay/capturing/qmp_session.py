@@ -151,6 +151,7 @@ class Session:
             facts.limits.append(f"{self.log.strangers:,} events of no known vCPU or RAM block are left out")
         facts.throttled = report.throttled
         facts.rearm_gap_ns = report.rearm_gap_ns
+        report.tally.events = self.recorder.n_events
         facts.notes["log"] = report.tally.to_plain()
         for t_ns in report.rearm_ns:
             self.recorder.rearmed(max(t_ns, self._origin_ns))

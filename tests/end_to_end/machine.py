@@ -24,6 +24,7 @@ class Machine:
     def __init__(
         self, guest: Path, folder: Path, *extra: str, workload: str = "random:64:5000", memory: str = "256M",
         accelerator: str = "tcg,thread=multi", log: bool = True, timestamps: bool = True,
+        linux: bool = True,
     ) -> None:  # fmt: skip
         folder.mkdir()
         self.folder = folder
@@ -32,9 +33,8 @@ class Machine:
         self._serial = folder / "serial"
         command = [
             "timeout", "-k", "5", str(MAX_LIFE_S), str(guest / "qemu"),
-            "-accel", accelerator, "-M", "q35", "-smp", "2", "-m", memory, "-nodefaults", "-display", "none",
-            "-kernel", str(guest / "vmlinuz"), "-initrd", str(guest / "initrd.gz"),
-            "-append", f"console=ttyS0 quiet panic=-1 wl={workload}", "-serial", f"file:{self._serial}",
+            "-accel", accelerator, "-M", "q35", "-smp", "2" if linux else "1", "-m", memory, "-nodefaults", "-display", "none",
+            *(_linux(guest, workload) if linux else []), "-serial", f"file:{self._serial}",
             "-qmp", f"unix:{self.qmp},server=on,wait=off", *extra,
             *(["-D", str(self.log)] if log else []), *(["-msg", "timestamp=on"] if timestamps else []),
         ]  # fmt: skip
@@ -116,6 +116,13 @@ class Machine:
             assert self._process.poll() is None, f"QEMU ended: {said}"
             assert time.monotonic() < end, f"QEMU {otherwise} in {BOOT_S} s: {said} {self.console()!r}"
             time.sleep(0.05)
+
+
+def _linux(guest: Path, workload: str) -> list[str]:
+    return [
+        "-kernel", str(guest / "vmlinuz"), "-initrd", str(guest / "initrd.gz"),
+        "-append", f"console=ttyS0 quiet panic=-1 wl={workload}",
+    ]  # fmt: skip
 
 
 def command_line(*arguments: str | Path) -> list[str]:

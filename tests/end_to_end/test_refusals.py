@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 
@@ -88,12 +87,3 @@ def test_a_log_without_times(guest, output, tmp_path):
     with Machine(guest, tmp_path / "vm", timestamps=False) as machine:
         assert "-msg timestamp=on" in refused("--qmp", machine.qmp, "-o", output)
         assert machine.state()["events"] == set()
-
-
-@pytest.mark.end_to_end
-@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="no /dev/kvm to use")
-def test_a_guest_under_kvm(guest, output, tmp_path):
-    with Machine(guest, tmp_path / "vm", "-S", "-cpu", "qemu64", accelerator="kvm") as machine:
-        said = refused("--qmp", machine.qmp, "-o", output)
-        assert "runs under KVM" in said
-        assert "replay import kvm-ftrace" in said

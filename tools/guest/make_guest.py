@@ -1,7 +1,8 @@
 """Builds a small Linux guest to record: `tools/guest/make_guest.py FOLDER`.
 
-FOLDER gets `vmlinuz` (the distribution's cloud kernel), `initrd.gz` (writer.c and nothing else) and `qemu` (a script
-that starts QEMU 9.0 or later). What has to be downloaded, 40 MB or so, is kept in --cache. Nothing is installed.
+FOLDER gets `vmlinuz` (the distribution's cloud kernel), `initrd.gz` (writer.c and nothing else), `boot.img` (boot.S, a
+disk that is a whole guest) and `qemu` (a script that starts QEMU 9.0 or later). What has to be downloaded, 40 MB or so,
+is kept in --cache. Nothing is installed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import packages
 HERE = Path(__file__).resolve().parent
 QEMU_SCRIPT = '#!/bin/sh\nexec "{program}" "$@"\n'
 _NEWC = "070701"
+DISK_BYTES = 1 << 20
 
 
 def main() -> int:
@@ -35,7 +37,7 @@ def main() -> int:
     except packages.Unavailable as error:
         print(f"make_guest: {error}", file=sys.stderr)
         return 3
-    print(f"{args.folder}: vmlinuz, initrd.gz, qemu ({_dotted(args.folder / 'qemu')})")
+    print(f"{args.folder}: vmlinuz, initrd.gz, boot.img, qemu ({_dotted(args.folder / 'qemu')})")
     return 0
 
 
@@ -46,31 +48,33 @@ def default_cache() -> Path:
 
 
 def make(folder: Path, cache: Path, qemu: Path | None = None, kernel: Path | None = None) -> None:
-    """Write vmlinuz, initrd.gz and qemu. Raises packages.Unavailable when something is not to be had here."""
+    """Write all four files. Raises packages.Unavailable when something is not to be had here."""
     folder.mkdir(parents=True, exist_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
     program = (qemu or packages.find_qemu(cache)).resolve()
     packages.qemu_version(program)
     shutil.copyfile(kernel or packages.find_kernel(cache), folder / "vmlinuz")
-    (folder / "initrd.gz").write_bytes(initramfs(compiled()))
+    (folder / "initrd.gz").write_bytes(initramfs(compiled("writer.c", "-static")))
+    at_boot = ("-m32", "-nostdlib", "-static", "-Wl,--oformat=binary,-Ttext=0x7c00,--build-id=none")
+    (folder / "boot.img").write_bytes(compiled("boot.S", *at_boot).ljust(DISK_BYTES, b"\0"))
     script = folder / "qemu"
     script.write_text(QEMU_SCRIPT.format(program=program))
     script.chmod(0o755)
 
 
-def compiled() -> bytes:
-    """writer.c as a static program."""
+def compiled(source: str, *options: str) -> bytes:
+    """A source of this folder as a program."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         raise packages.Unavailable("no C compiler: install gcc")
     with tempfile.TemporaryDirectory() as scratch:
-        program = Path(scratch) / "writer"
+        program = Path(scratch) / "program"
         done = subprocess.run(
-            [compiler, "-static", "-O2", "-Wall", "-Werror", "-o", str(program), str(HERE / "writer.c")],
-            capture_output=True, text=True,
+            [compiler, "-O2", "-Wall", "-Werror", *options, "-o", str(program), str(HERE / source)],
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
-            raise packages.Unavailable(f"writer.c does not compile here: {done.stderr.strip()[:400]}")
+            raise packages.Unavailable(f"{source} does not compile here: {done.stderr.strip()[:400]}")
         return program.read_bytes()
 
 
