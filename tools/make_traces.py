@@ -4,7 +4,7 @@ SOURCE_DIR holds `cases-2/NAME/` (case.json, stores.parquet, trace.parquet, zero
 sent_pages.parquet) and `recordings/NAME.parquet`, all with ram_addr >> 12 as page number. Writes
 traces/NAME.parquet, its data card traces/NAME.md, and the generated sections of traces/README.md. Same
 recordings, same bytes (and pyarrow version). `tools/make_traces.py --readme` only rewrites the generated
-sections of traces/README.md.
+sections of traces/README.md. The traces of tools/capture_traces.py are listed there too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from replay.trace.arrays import page_runs  # noqa: E402
 from replay.trace.documentation import data_card, with_generated_sections  # noqa: E402
 from replay.trace.schema import PageRun, RamBlock, TraceMetadata  # noqa: E402
 from replay.trace.writer import write_trace  # noqa: E402
+from tools.capture_traces import CAPTURES  # noqa: E402
 
 TRACES = ROOT / "traces"
 PAGE = 4096
@@ -335,7 +336,7 @@ def main() -> int:
     for plan in PLANS if not args.readme else ():
         make(plan, args.source_dir, args.out)
         (args.out / f"{plan.name}.md").write_text(data_card(args.out / f"{plan.name}.parquet"))
-    names = [plan.name for plan in PLANS]
+    names = [*(plan.name for plan in PLANS), *CAPTURES]
     readme = args.out / "README.md"
     if readme.exists():
         readme.write_text(with_generated_sections(readme.read_text(), args.out, names))

@@ -13,9 +13,12 @@ Models: KVM of the running kernel; ring layout of linux/kvm.h.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +27,9 @@ from replay.errors import UsageError
 from replay.plugins import param
 from replay.trace.schema import RamBlock
 from replay.units import format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from replay.capturing.microvm import Epoch
 
 COST = "one host CPU a vCPU while it runs; no guest of yours is touched; needs /dev/kvm"
 HOW = """needs read and write access to /dev/kvm (root, or the group that owns it) and Linux 5.11 or later:
@@ -53,6 +59,7 @@ class Config:
         0, "stop after this many stores of each vCPU; 0: --duration or Ctrl-C", low=0, high=1_000_000_000
     )
     seed: int = param(1, "of what is random", low=0, high=4_294_967_295)
+    all_stores: str = param("", "also write every store, seen by the ring or not, to this trace")
 
 
 def check(config: Config) -> None:
@@ -105,8 +112,10 @@ def capture(config: Config, recorder: Recorder) -> None:
     ]  # fmt: skip
     _say(config, recorder)
     facts = recorder.facts
-    with MicroVm(writers, config.memory // PAGE, config.ring_size, config.pace) as vm:
+    with contextlib.ExitStack() as opened:
+        vm = opened.enter_context(MicroVm(writers, config.memory // PAGE, config.ring_size, config.pace))
         recorder.begin(0, reorder_ns=10**9)
+        truth = opened.enter_context(_AllStores(config.all_stores, recorder)) if config.all_stores else None
         begun_ns, done, epochs, odd, gap_ns = time.monotonic_ns(), 0, 0, 0, 0
         armed = [0] * config.vcpus
         while not recorder.stop.asked and (not config.stores or done < config.stores):
@@ -116,7 +125,10 @@ def capture(config: Config, recorder: Recorder) -> None:
             for epoch in found:
                 at = vm.ns(epoch.vcpu, epoch.armed_tsc)
                 times = np.minimum(vm.ns(epoch.vcpu, epoch.entry_tsc()), at)
-                recorder.append(np.maximum.accumulate(times), epoch.entries, epoch.vcpu)
+                order = np.argsort(times, kind="stable")  # CPUs that log pages themselves turn batches round
+                recorder.append(times[order], epoch.entries[order], epoch.vcpu)
+                if truth is not None:
+                    truth.add(vm.ns(epoch.vcpu, epoch.tsc), epoch)
                 gap_ns, armed[epoch.vcpu] = max(gap_ns, at - armed[epoch.vcpu]), at
                 epochs, odd = epochs + 1, odd + (not epoch.is_as_expected())
                 name = "full_rings" if epoch.full else "harvests"
@@ -127,16 +139,51 @@ def capture(config: Config, recorder: Recorder) -> None:
             done += count
             recorder.rearmed(all_armed_ns)
             recorder.finish(all_armed_ns)
+        facts.rearm_gap_ns = gap_ns
         facts.notes |= {
             "columns_of_harvests_and_full_rings": ["t_ns", "vcpu", "stores finished", "entries taken"],
             "stores_of_each_vcpu": done, "epochs": epochs, "epochs_unlike_the_stores": odd, "tsc_khz": vm.tsc_khz,
             "wall_ns": time.monotonic_ns() - begun_ns, "longest_unarmed_ns": gap_ns,
         }  # fmt: skip
+    if max(facts.notes.get("n_harvests", 0), facts.notes.get("n_full_rings", 0)) > MAX_NOTED:
+        facts.limits.append(f"of harvests and full rings the first {MAX_NOTED:,} are listed")
     if odd:
         facts.limits.append(
             f"in {odd:,} of {epochs:,} epochs the ring's entries were not those, in that order, that write protection "
             "gives for the stores made"
         )
+
+
+class _AllStores:
+    """Every store in a trace of its own, which is there when the capture's is about to be."""
+
+    def __init__(self, path: str, recorder: Recorder) -> None:
+        from replay.trace.writer import TraceWriter
+
+        if os.path.realpath(path) == os.path.realpath(recorder.path):
+            raise UsageError("kvm-microvm: all-stores is the same file as the output")
+        self._recorder = recorder
+        self._writer = TraceWriter(path, recorder.metadata(), reorder_ns=10**9, extend=True)
+        self._unfinished: set[int] = set()  # vCPUs whose last store is the first of their next epoch too
+
+    def add(self, times: Any, epoch: Epoch) -> None:
+        """The stores of an epoch, at these times, each once."""
+        first = int(epoch.vcpu in self._unfinished)
+        self._writer.append(times[first:], epoch.stores[first:], epoch.vcpu)
+        (self._unfinished.add if epoch.unfinished else self._unfinished.discard)(epoch.vcpu)
+
+    def __enter__(self) -> _AllStores:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._writer.abandon()
+            return
+        self._writer.metadata = dataclasses.replace(
+            self._recorder.metadata(), rearm_times_ns=None, rearm_gap_ns=1, limits="none: computed, not observed",
+            capture="all stores, known by construction; times are those that the guest read before each store",
+        )  # fmt: skip
+        self._writer.close()
 
 
 def _say(config: Config, recorder: Recorder) -> None:
@@ -159,5 +206,4 @@ def _say(config: Config, recorder: Recorder) -> None:
     facts.limits += [
         "further stores to a page before its entry is reset are not in it",
         "the store that fills a ring is in it twice where KVM logs by write protection: its entry is made before it",
-        f"of harvests and full rings the first {MAX_NOTED:,} are listed",
     ]

@@ -125,8 +125,11 @@ class _Watch:
                 self.last_ns = self.recorder.begin()
             self.n_programs += 1
             self.close()
-            self.pages = WrittenPages(self.tracee.pid, event.uffd)
-            self._scan()
+            try:
+                self.pages = WrittenPages(self.tracee.pid, event.uffd)
+                self._scan()
+            except TraceError as error:
+                self._failed(str(error))
             self.tracee.release()
         elif isinstance(event, Ending):
             if self.pages is not None:
@@ -135,9 +138,15 @@ class _Watch:
         elif isinstance(event, Ended):
             self.recorder.exit_code, self.running = event.exit_code, False
         elif isinstance(event, Failed):
-            if self.n_programs == 0:
-                raise TraceError(f"{self.recorder.command[0]}: cannot be tracked: {event.why}")
-            self.recorder.facts.limits.append(f"the program executed later could not be tracked: {event.why}")
+            self.n_programs += 1
+            self._failed(event.why)
+
+    def _failed(self, why: str) -> None:
+        """The first program must be tracked; of a later one it is said that it was not."""
+        if self.n_programs == 1:
+            raise TraceError(f"{self.recorder.command[0]}: cannot be tracked: {why}")
+        self.close()
+        self.recorder.facts.limits.append(f"a program executed later could not be tracked: {why}")
 
     def _scan(self) -> None:
         assert self.pages is not None
@@ -171,6 +180,7 @@ class _Watch:
     def note(self) -> None:
         """What is known only at the end."""
         facts = self.recorder.facts
+        facts.rearm_gap_ns = self.gap_ns
         facts.blocks = (RamBlock("process", 0, max(self.numbering.n_pages, 1)),)
         facts.notes |= {
             "looks": self.n_looks, "longest_between_looks_ns": self.gap_ns, "slowest_look_ns": self.slowest_ns,

@@ -82,7 +82,7 @@ def describe(config: Config, command: list[str]) -> list[str]:
     if guest.kvm:
         check_tracer()
         done = [
-            f"has QEMU measure its dirty rate again and again, {format_duration(config.interval)} (50 ms or more) each,",
+            f"lets QEMU measure its dirty rate all the time, {format_duration(config.interval)} each (50 ms or more),",
             f"and traces its dirty rings in an instance of the kernel's tracer, {BUFFER_KB // 1024} MiB a host CPU",
         ]
         undone = "trace events, the tracer's instance; the last measurement comes to its end"

@@ -52,6 +52,16 @@ def unavailable() -> str | None:
         return str(error)
 
 
+def refusal(ring_entries: int) -> str | None:
+    """Why a VM cannot have rings of this many entries here; None: it can."""
+    try:
+        with Kvm() as kvm:
+            Vm(kvm, ring_entries).close()
+            return None
+    except TraceError as error:
+        return str(error)
+
+
 class Kvm:
     """The open device. Raises TraceError saying what is missing: the device, permission, or dirty rings."""
 

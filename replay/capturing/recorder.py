@@ -92,7 +92,7 @@ class Recorder:
     def begin(self, origin_ns: int | None = None, *, reorder_ns: int = 0, sources: bool = False) -> int:
         """The recording starts: at `origin_ns`, or now (CLOCK_MONOTONIC); returns that time. See TraceWriter."""
         self._origin_ns = self._end_ns = time.monotonic_ns() if origin_ns is None else origin_ns
-        self._writer = TraceWriter(self.path, self._metadata(), reorder_ns=reorder_ns, sources=sources, extend=True)
+        self._writer = TraceWriter(self.path, self.metadata(), reorder_ns=reorder_ns, sources=sources, extend=True)
         self.stop.start()
         return self._origin_ns
 
@@ -130,7 +130,7 @@ class Recorder:
         if self._writer is None or not self.n_events:
             self.abandon()
             raise TraceError(f"{self.path}: nothing was captured, so no file is written: no write was noticed")
-        self._writer.metadata = self._metadata()
+        self._writer.metadata = self.metadata()
         self._writer.close()
 
     def abandon(self) -> None:
@@ -138,7 +138,8 @@ class Recorder:
         if self._writer is not None:
             self._writer.abandon()
 
-    def _metadata(self) -> TraceMetadata:
+    def metadata(self) -> TraceMetadata:
+        """What the trace says of itself so far."""
         facts, options = self.facts, self._options
         duration_ns = max(self._end_ns - self._origin_ns, 1)
         blocks = facts.blocks or whole_memory(MAX_PAGES * PAGE)

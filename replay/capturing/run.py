@@ -66,6 +66,9 @@ def capture(
             plugin.module.capture(plugin.config, recorder)
             ended = ending.reason
             recorder.close()
+    except OSError as error:
+        recorder.abandon()
+        raise TraceError(f"capture {plugin.name}: {error.strerror or error}") from error
     except BaseException:
         recorder.abandon()
         raise

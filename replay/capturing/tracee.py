@@ -42,7 +42,7 @@ _STOP_SIGNALS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _NUDGE = signal.SIGURG  # makes a traced program stop once more; it does not get to see it
 _MASK = (1 << 64) - 1
 _SHELL = "/bin/sh"
-_EARLY = "it ended, or was ended, before it was executed"
+_EARLY = "it cannot be executed, or was ended before it was"
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 _libc.ptrace.restype = ctypes.c_long
@@ -130,9 +130,9 @@ class Tracee:
         with tempfile.TemporaryDirectory(prefix="replay-") as folder:
             pipe = Path(folder) / "go"
             os.mkfifo(pipe)
-            script = 'read _ <"$0"; exec "$@"'
+            script = 'read _ <"$1"; shift; exec "$@"'
             self._shell = subprocess.Popen(
-                [_SHELL, "-c", script, str(pipe), *self.command], stdout=2 if self._to_stderr else None
+                [_SHELL, "-c", script, "replay", str(pipe), *self.command], stdout=2 if self._to_stderr else None
             )
             self.pid = self._shell.pid
             go = -1
@@ -143,6 +143,8 @@ class Tracee:
                 self._first_exec()
             except BaseException:
                 self._shell.kill()
+                with contextlib.suppress(OSError):  # where it stands at its end, a signal does not move it
+                    _ptrace(_DETACH, self.pid, 0, 0)
                 self._shell.wait()
                 self.pid = 0
                 raise

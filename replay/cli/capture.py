@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import textwrap
 from typing import Any
 
 from replay.capturing.options import Options
@@ -83,7 +84,11 @@ def main(args: argparse.Namespace) -> int:
 
 def _announce(lines: list[str]) -> None:
     for line in lines:
-        print(f"replay: {line}", file=sys.stderr)
+        print(_wrapped(f"replay: {line}"), file=sys.stderr)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, show.WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 _ENDED = {"interrupted": "; stopped when asked to", "duration": "; the time was over", "end": ""}
@@ -99,4 +104,4 @@ def _tell(done: Any, where: Any) -> None:
         f"{format_bytes(meta.memory_bytes)}, {meta.n_vcpus} vCPUs{_ENDED[done.ended]}",
         file=where,
     )
-    print(f"limits: {meta.limits}", file=where)
+    print(_wrapped(f"limits: {meta.limits}"), file=where)

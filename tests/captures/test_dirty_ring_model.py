@@ -1,7 +1,8 @@
 """The model of KVM's dirty rings against the kernel's own: same stores, same moments of reset, same entries.
 
 (a) Live, where /dev/kvm is: the micro-VM. (b) Everywhere: recordings of a kernel, whose stores are known by their
-generator. Both are kernels without page modification logging: full at the size less 64, logged before the store is made.
+generator, and the shipped traces of a micro-VM. All are of kernels without page modification logging: full at the size
+less 64, logged before the store is made.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ import json
 import numpy as np
 import pytest
 
-from replay.capturing import kvm
-from replay.capturing.microguest import Writer
+import replay
+from replay.capturing.microguest import Stores, Writer
 from replay.capturing.microvm import MicroVm
+from replay.trace.events import origin_vcpu
+from tests.captures.common import needs_kvm, needs_write_protection
 from tests.captures.model import Model
 from tests.importers.common import sample
 
 RECORDINGS = ["ftrace_local_1vcpu_userspace_exit", "ftrace_mono_2vcpu"]
 CODE_PAGE = 1  # of the recorded guests: fetched in logged memory, so their first entry
-no_kvm = kvm.unavailable()
-needs_kvm = pytest.mark.skipif(no_kvm is not None, reason=no_kvm or "")
 
 
 def recorded_stores(cfg: dict, count: int) -> list[int]:
@@ -92,7 +93,36 @@ def test_without_the_second_entry_of_a_full_ring_it_would_not():
     assert len(again) == truth["ring_full"]["0"]
 
 
-@needs_kvm
+@pytest.mark.parametrize("name", ["microvm-hot-cold", "microvm-sequential"])
+def test_the_model_predicts_the_shipped_micro_vms(name):
+    """All entries of eight seconds: the trace's, from the stores and the moments of reset that it states."""
+    trace = replay.open_trace(name)
+    told, n_vcpus = trace.metadata.provenance["capture"], trace.metadata.n_vcpus
+    made, share = told["settings"], trace.metadata.n_pages // n_vcpus
+    recorded = trace.decode()
+    assert len(told["harvests"]) == told["n_harvests"]
+    for vcpu in range(n_vcpus):
+        hot = int(share * made["hot"]), round(made["hot_share"] * 2**32)
+        stores = Stores(Writer(made["writer"], vcpu * share, share, *hot, made["seed"] + vcpu))
+        model, unfinished, entries = Model(made["ring_size"], trace.metadata.n_pages), False, []
+        full_rings = [[*row, True] for row in told.get("full_rings", []) if row[1] == vcpu]
+        harvests = [[*row, False] for row in told["harvests"] if row[1] == vcpu]
+        for _, _, finished, count, full in sorted(full_rings + harvests, key=lambda row: (row[2], not row[4])):
+            pages = stores.take(finished + full - stores.n_made)
+            exits = model.full_exits
+            assert model.store(pages) == len(pages)
+            assert model.full_exits - exits == full
+            taken = model.take()
+            assert len(taken) == count
+            entries += taken
+            model.reset()
+            assert not full or model.release()
+            unfinished = unfinished or full
+        assert entries == recorded.page[origin_vcpu(recorded.origin) == vcpu].tolist()
+        assert unfinished == (name == "microvm-sequential")
+
+
+@needs_write_protection
 @pytest.mark.parametrize("kind", ["sequential", "random", "hot-cold"])
 @pytest.mark.parametrize(("n_vcpus", "ring_entries"), [(1, 256), (2, 256), (1, 512), (2, 4096)])
 def test_the_model_predicts_what_this_kernel_does(kind, n_vcpus, ring_entries):

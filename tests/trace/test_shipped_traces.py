@@ -18,9 +18,9 @@ README = TRACES / "README.md"
 FILES = sorted(TRACES.glob("*.parquet"))
 
 
-def test_there_are_8_to_12_of_25_mb_in_all() -> None:
-    assert 8 <= len(FILES) <= 12
-    assert sum(path.stat().st_size for path in FILES) <= 22_000_000
+def test_there_are_12_to_16_of_25_mb_in_all() -> None:
+    assert 12 <= len(FILES) <= 16
+    assert sum(path.stat().st_size for path in FILES) <= 25_000_000
     assert (TRACES / "redis-1g.parquet").stat().st_size <= 7_000_000
     assert {path.name for path in TRACES.iterdir()} == {
         "README.md", *(path.name for path in FILES), *(f"{path.stem}.md" for path in FILES)
@@ -32,8 +32,8 @@ def test_valid_with_an_up_to_date_card(path: Path) -> None:
     assert validate(path) == []
     metadata = open_trace(path).metadata
     assert metadata.licence == "CC0-1.0"
-    assert metadata.n_vcpus == 2
-    assert metadata.provenance["events_outside_ram_blocks"] == 0
+    assert metadata.n_vcpus == 2 or path.stem in ("microvm-sequential", "process-sort", "process-sqlite")
+    assert metadata.provenance.get("events_outside_ram_blocks", 0) == 0
     assert metadata.rearm_gap_ns is not None
     if metadata.migration_start_ns is not None:
         assert metadata.page_classes_at_ns == metadata.migration_start_ns
