@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import logging
 import os
-import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -88,12 +87,6 @@ class Monitor:
         except OSError as error:
             raise Gone(f"the connection to QEMU ended: {error.strerror or error}") from None
         self.execute("getfd", fdname=name)
-
-    def peer(self) -> int:
-        """Process id of the one who made the socket: QEMU, or what started it. Needs no connection of its own."""
-        raw = self._client._writer.transport.get_extra_info("socket")  # no public way to it
-        credentials = raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int.from_bytes(credentials[:4], "little")
 
     def close(self) -> None:
         """Disconnect; QEMU then takes another client."""

@@ -92,13 +92,14 @@ def inspect(monitor: Monitor, log: str = "") -> Guest:
         raise UsageError(f"this QEMU was built without trace events ({STORE} is not available): use another build")
     cpus = sorted(monitor.execute("query-cpus-fast"), key=lambda cpu: -cpu["cpu-index"])
     threads = {cpu["thread-id"]: cpu["cpu-index"] for cpu in cpus}
+    process = _process_of(next(iter(threads)))
     listing = monitor.human("info ramblock")
     found = sorted((int(m[2], 16), int(m[3], 16), m[1], int(m[4] or "0", 16)) for m in _BLOCK.finditer(listing))
     if not found:
         raise UsageError(f"QEMU's list of RAM blocks (info ramblock) cannot be read: {listing[:80]!r}")
     return Guest(
         kvm=kvm,
-        process=_process_of(next(iter(threads))),
+        process=process,
         version=number,
         package=str(version.get("package", "")),
         machine=_machine(monitor),
@@ -106,7 +107,7 @@ def inspect(monitor: Monitor, log: str = "") -> Guest:
         threads=threads,
         blocks=_dense(found),
         ramblock_lines=tuple(line.rstrip() for line in listing.splitlines() if line.strip()),
-        log=Path(log) if log else _log_of(monitor.peer(), next(iter(threads))),
+        log=Path(log) if log else _log_of(process),
         migration=monitor.execute("query-migrate"),
     )
 
@@ -164,20 +165,15 @@ def _dense(found: list[tuple[int, int, str, int]]) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _log_of(peer: int, thread: int) -> Path:
-    """QEMU's -D file. The thread, not the socket's maker, is surely QEMU's: libvirt makes sockets for it."""
+def _log_of(process: int) -> Path:
+    """QEMU's -D file."""
     hint = "start QEMU with -D FILE -msg timestamp=on, or say with --log where its log goes"
-    for process in (thread, peer):
-        try:
-            words = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        given = [after for word, after in pairwise(words) if word in ("-D", "--D")]
-        if not given:
-            raise UsageError(f"this QEMU writes its log to standard error; {hint}")
-        try:
-            folder = Path(f"/proc/{process}/cwd").readlink()
-        except OSError:
-            continue
-        return folder / given[-1].replace("%d", str(_process_of(process)))
-    raise UsageError(f"QEMU's command line cannot be read, so its log is not known; {hint}")
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        folder = Path(f"/proc/{process}/cwd").readlink()
+    except OSError:
+        raise UsageError(f"QEMU's command line cannot be read, so its log is not known; {hint}") from None
+    given = [after for word, after in pairwise(words) if word in ("-D", "--D")]
+    if not given:
+        raise UsageError(f"this QEMU writes its log to standard error; {hint}")
+    return folder / given[-1].replace("%d", str(process))
