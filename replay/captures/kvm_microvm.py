@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from replay.capturing.recorder import MAX_NOTED, Recorder
-from replay.errors import UsageError
+from replay.errors import TraceError, UsageError
 from replay.plugins import param
 from replay.trace.schema import RamBlock
 from replay.units import format_bytes, format_duration
@@ -86,6 +86,14 @@ def chunk_stores(config: Config) -> int:
 def hot_pages(config: Config) -> int:
     """Hot pages of each vCPU."""
     return int(config.memory // PAGE // config.vcpus * config.hot)
+
+
+def ready(config: Config, command: list[str]) -> None:
+    """Raises TraceError where KVM is not there, or not for us."""
+    from replay.capturing import kvm
+
+    if why := kvm.unavailable():
+        raise TraceError(why)
 
 
 def describe(config: Config, command: list[str]) -> list[str]:

@@ -43,11 +43,11 @@ class Config:
     interval: int = param(20_000_000, "time between two looks", unit="ns", low=1_000_000, high=10_000_000_000)
 
 
-def check_command(config: Config, command: list[str]) -> None:
+def ready(config: Config, command: list[str]) -> None:
     """Raises UsageError for a command that is not there."""
-    from replay.capturing.tracee import check_command as is_there
+    from replay.capturing.tracee import check_command
 
-    is_there(command)
+    check_command(command)
 
 
 def describe(config: Config, command: list[str]) -> list[str]:
@@ -212,7 +212,7 @@ def _say(config: Config, recorder: Recorder) -> None:
     facts.capture = f"asynchronous userfaultfd write protection and PAGEMAP_SCAN, one look every {every}"
     facts.limits += [
         f"times are those of the looks, {every} apart or more; within one, pages stand in the order of their addresses",
-        "further writes to a page between two looks are not in it, nor are all writes by child processes",
+        "further writes to a page between two looks are not in it, nor is anything that child processes write",
         "pages of a new mapping count as written at the first look that finds it; one that came and went between two "
         "looks is missing, as are shared mappings",
         "pages are numbered by address, in runs of 64 in the order in which they were first seen; a page that was "

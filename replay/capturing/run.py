@@ -52,8 +52,8 @@ def capture(
 ) -> Captured:
     """Record into `output`. Raises UsageError and TraceError; then there is no file, and nothing was left changed."""
     path = Path(output)
-    _check_command(plugin, command)
     _check_output(path)
+    _check_command(plugin, command)
     ending = stop or Stop()
     ending.duration_ns = ending.duration_ns or options.duration
     recorder = Recorder(path, plugin.name, list(command), options, ending, progress)
@@ -79,15 +79,15 @@ def capture(
 
 
 def _check_command(plugin: plugins.Plugin, command: Sequence[str]) -> None:
-    """COMMAND of a plug-in is "none", "required" or "optional"; it may define check_command(config, command)."""
+    """COMMAND of a plug-in is "none", "required" or "optional"; its `ready(config, command)` raises where it cannot."""
     wanted = getattr(plugin.module, "COMMAND", "none")
     if wanted == "required" and not command:
         raise UsageError(f"capture {plugin.name}: no command given; write it after --, as in -- sort big.txt")
     if wanted == "none" and command:
         raise UsageError(f"capture {plugin.name} takes no command: {command[0]!r} would not be run")
-    checked = getattr(plugin.module, "check_command", None)
-    if checked is not None:
-        checked(plugin.config, list(command))
+    ready = getattr(plugin.module, "ready", None)
+    if ready is not None:
+        ready(plugin.config, list(command))
 
 
 def _check_output(path: Path) -> None:

@@ -72,7 +72,9 @@ class Failed(NamedTuple):
 
 
 def check_command(command: list[str]) -> None:
-    """Raises UsageError for a command that cannot be found."""
+    """Raises UsageError for a command that cannot be found, TraceError where none can be tracked."""
+    if os.uname().machine != "x86_64":
+        raise TraceError(f"programs can be tracked on x86-64 only, not on {os.uname().machine}")
     name = command[0]
     if shutil.which(name) is None:
         hint = "" if "/" in name else f"; one in this folder is written ./{name}"
@@ -83,8 +85,6 @@ class Tracee:
     """The program and the thread that traces it. `events` has what happened; `wake` is called after each."""
 
     def __init__(self, command: list[str], wake: Callable[[], None], *, to_stderr: bool = False) -> None:
-        if os.uname().machine != "x86_64":
-            raise TraceError(f"programs can be tracked on x86-64 only, not on {os.uname().machine}")
         self.command, self.pid = command, 0
         self.events: queue.SimpleQueue[Began | Ending | Ended | Failed] = queue.SimpleQueue()
         self._wake, self._to_stderr = wake, to_stderr

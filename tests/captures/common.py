@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from replay.capturing import kvm
-from replay.capturing.tracee import Ended, Failed, Tracee
+from replay.capturing.tracee import Ended, Failed, Tracee, check_command
 from replay.capturing.written_pages import WrittenPages
 from replay.trace.operations import validate
 
@@ -30,6 +30,7 @@ def _no_tracking() -> str | None:
 
     happened = threading.Event()
     try:
+        check_command(["/bin/true"])
         tracee = Tracee(["/bin/true"], happened.set)
         event = tracee.events.get(timeout=30)
         if isinstance(event, Failed):
