@@ -18,8 +18,8 @@ STORE = b"%d@100.%06d:memory_notdirty_write_access 0xffff888003c5e010 ram_addr 0
 def guest(log: Path) -> Guest:
     """Two vCPUs in threads 11 and 12, a block of 1 MiB, a hole, and one of 64 KiB with separators in its name."""
     return Guest(
-        version="10.0.2", package="", machine="q35", n_vcpus=2, threads={11: 0, 12: 1}, ramblock_lines=(), log=log,
-        migration={},
+        kvm=False, process=1, version="10.0.2", package="", machine="q35", n_vcpus=2, threads={11: 0, 12: 1}, ramblock_lines=(),
+        log=log, migration={},
         blocks=(
             Block(name="pc.ram", ram_page=0, first_page=0, n_pages=256),
             Block(name="/rom@etc/a,b+c=d", ram_page=512, first_page=256, n_pages=16),

@@ -50,7 +50,11 @@ def run(*arguments):
 
 def instances():
     listing = "ls /sys/kernel/tracing/instances"
-    words = ["sh", "-c", listing] if mounted() else ["unshare", "--mount", "sh", "-c", f"mount -t tracefs x /sys/kernel/tracing && {listing}"]
+    words = (
+        ["sh", "-c", listing]
+        if mounted()
+        else ["unshare", "--mount", "sh", "-c", f"mount -t tracefs x /sys/kernel/tracing && {listing}"]
+    )
     return subprocess.run(words, capture_output=True, text=True, timeout=20, check=True).stdout.split()
 
 
