@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import replay
 from replay.trace.reader import open_trace
 from tests.end_to_end.machine import ROOT, Machine, command_line, refused, run_replay
 
@@ -93,8 +94,10 @@ def test_rearming_sees_the_pace_of_the_writer(running, tmp_path):
     """Between two re-arms every page of the working set that was drawn is one event, whatever else the kernel writes."""
     before = running.state()
     path = tmp_path / "trace.parquet"
-    done = run_replay("capture", "qemu", "--qmp", running.qmp, "--duration", "4s", "-o", path)
-    assert done.returncode == 0, done.stderr
+    announced = []
+    done = replay.capture_trace("qemu", path, announce=announced.extend, qmp=str(running.qmp), duration="4s")
+    assert done.ended == "duration"
+    assert "2 vCPUs" in announced[0]
     assert running.state() == before
     metadata, t_ns, page, vcpu = load(path)
     rearm = np.array(metadata.rearm_times_ns)
