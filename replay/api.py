@@ -103,7 +103,7 @@ def capture_trace(
     to_stderr: bool = False,
     **options: Any,
 ) -> Captured:
-    """Record a trace of something that runs now: kind "kvm-microvm", "process", or a path to your own.
+    """Record a trace of something that runs now: kind "qemu", "process", "kvm-microvm", or a path to your own.
 
     `command`: the program to run, for the kinds that take one. `options`: those of `replay capture KIND --help`, as
     texts or numbers: duration="5s". `announce` is called once with lines that say what will be done, `progress` with

@@ -84,6 +84,11 @@ class Recorder:
         """Events so far."""
         return 0 if self._writer is None else self._writer.n_events
 
+    @property
+    def workload(self) -> str:
+        """What runs in the guest, as the user says, else as the capture found out."""
+        return self._options.workload.strip() or self.facts.workload
+
     def begin(self, origin_ns: int | None = None, *, reorder_ns: int = 0, sources: bool = False) -> int:
         """The recording starts: at `origin_ns`, or now (CLOCK_MONOTONIC); returns that time. See TraceWriter."""
         self._origin_ns = self._end_ns = time.monotonic_ns() if origin_ns is None else origin_ns
@@ -148,7 +153,7 @@ class Recorder:
         return TraceMetadata(
             title=options.title.strip() or f"{self._kind}: {facts.workload}"[:200],
             guest=options.guest.strip() or facts.guest,
-            workload=options.workload.strip() or facts.workload,
+            workload=self.workload,
             memory_bytes=sum(block.n_pages for block in blocks) * PAGE,
             ram_blocks=blocks,
             n_vcpus=facts.n_vcpus or MAX_VCPUS,

@@ -15,6 +15,7 @@ from replay.cli.options import add_json
 EXAMPLES = """examples:
   replay capture kvm-microvm --writer hot-cold --memory 64M --duration 5s -o hot.parquet
   replay capture process -o sort.parquet -- sort big.txt
+  replay capture qemu --qmp vm.qmp --duration 10s -o vm.parquet
 
 Ctrl-C stops; what was captured until then is a valid trace. `replay capture KIND --help` has the options of a kind.
 """

@@ -68,6 +68,9 @@ def add_flag(parser: Any, name: str, default: Any, unit: str, text: str) -> None
     from replay.units import format_duration
 
     shown = format_duration(default).replace(" ", "") if unit == "ns" else spell(default, unit)
+    if isinstance(default, bool):
+        parser.add_argument(f"--{name}", nargs="?", const="on", metavar="on|off", help=text.replace("%", "%%"))
+        return
     metavar = {"ns": "TIME", "bytes": "SIZE", "share": "SHARE"}.get(unit, "TEXT")
     ending = f" (default: {shown})" if shown not in ("", "0", "0ns") else ""
     parser.add_argument(f"--{name}", metavar=metavar, help=(text + ending).replace("%", "%%"))
