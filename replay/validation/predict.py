@@ -77,8 +77,14 @@ def predict(
     """Predict a case from its own trace of `kind`; or (kind "recording") from `trace`.
 
     `trace` is another boot's recording, replayed from several start offsets, or the folder of another case of the same
-    workload, replayed from its migrate command. Raises TraceError when a trace is missing or broken.
+    workload, replayed from its migrate command: then the guest is that case's, its zero map too, and the parameters are
+    this one's. Raises TraceError when a trace is missing or broken.
     """
+    if trace is not None and trace.is_dir():
+        guest = read_case(trace).inputs
+        inputs = dataclasses.replace(
+            inputs, blocks=guest.blocks, zero=guest.zero, zero_source=f"{guest.zero_source} of {guest.name}"
+        )
     paths = inputs.traces if trace is None else other_traces(trace)
     chosen = kind if trace is None else next(iter(paths))
     if chosen not in paths:
@@ -219,7 +225,7 @@ def _drawn(table: Costs, seed: int, member: int) -> Costs:
     factor = float(np.exp(generator.normal(0, _PAGE_SPREAD)))
     for name in ("normal_pages", "zero_pages"):
         prices[name] = int(prices[name] * factor)
-    # How far a guest that makes up for a long sleep crowds out the migration differed: not at all, or up to 36 us a page
+    # how far a guest that makes up for a long sleep crowds out the migration: not at all, or up to 36 us a page
     fixed["crowded_page"] = int(fixed["crowded_page"] * max(0.0, float(generator.uniform(-1.75, 2.25))))
     fixed["connect"] = max(0, fixed["connect"] + int(generator.integers(-500_000_000, 500_000_000)))
     return dataclasses.replace(table, fixed_ps=fixed, prices_ps=prices)
