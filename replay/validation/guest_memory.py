@@ -118,3 +118,18 @@ def _apply_profile(points: list[list[int]], zero: np.ndarray, first_write_s: np.
         zero[passed:end] = True
         zero[passed + order[:n_data]] = False
         passed, zeros_before = end, zeros
+
+
+def with_touched(zero: np.ndarray, touched: np.ndarray, seed: int) -> np.ndarray:
+    """The zero map of another boot's guest: what it writes holds data, and as many pages do in all, where that fits.
+
+    A guest puts the same working set elsewhere at each boot. `zero` (n_pages,) bool has the pages of this one's, which
+    are not known apart: others that hold data give way, drawn at random.
+    """
+    other = zero.copy()
+    other[touched] = False
+    surplus = int(zero.sum() - other.sum())
+    spare = np.setdiff1d(np.flatnonzero(~zero), touched)
+    drawn = np.random.default_rng([seed, 0x2E05]).permutation(spare)[:surplus]
+    other[drawn] = True
+    return other

@@ -22,12 +22,14 @@ from replay.errors import TraceError
 from replay.migration import multifd, postcopy, precopy, versions, xbzrle
 from replay.migration.costs import Costs
 from replay.migration.feed import Feed
+from replay.migration.link import WINDOW_MS
 from replay.migration.parameters import Parameters
 from replay.migration.policy import Policy
 from replay.migration.record import Outcome
 from replay.plugins import parse
 from replay.validation import traces
 from replay.validation.case import FILES, Inputs, read_case
+from replay.validation.guest_memory import with_touched
 from replay.validation.throttled import LinedUp
 from replay.validation.traces import Recorded
 
@@ -57,11 +59,15 @@ class Prediction:
 
     @property
     def interval_ms(self) -> tuple[int, int] | None:
-        """80 % interval of the total time; None when no member converges."""
+        """80 % interval of the total time; None when no member converges.
+
+        Of two boots that are alike one may end a window later: from a recording it is a window wider on either side.
+        """
         if not self.total_ms:
             return None
         low, high = np.quantile(np.array(self.total_ms), (0.1, 0.9))
-        return int(low), int(np.ceil(high))
+        wider = WINDOW_MS if self.kind == "recording" else 0
+        return max(0, int(low) - wider), int(np.ceil(high)) + wider
 
 
 def predict(
@@ -90,6 +96,10 @@ def predict(
     if chosen not in paths:
         raise TraceError(f"{inputs.folder}: has no trace of kind {kind}")
     recorded = traces.read_file(paths[chosen], inputs)
+    if chosen == "recording":
+        zero = with_touched(inputs.zero, recorded.page, seed)
+        source = f"{inputs.zero_source}, its data where the recording's is"
+        inputs = dataclasses.replace(inputs, zero=zero, zero_source=source)
     unseen = traces.read_file(paths["event"], inputs) if chosen == "store" and "event" in paths else None
     outcomes, filled = [], dict[int, Recorded]()
     starts = _starts(recorded, members) if chosen == "recording" else [0] * members
