@@ -18,8 +18,9 @@ import numpy as np
 
 from replay.chance import NS_PER_S, Array, Guest
 from replay.errors import UsageError
+from replay.reshaping import speed
 from replay.synthesis import spelling
-from replay.synthesis.parts import PAGE_BYTES, Part, Recorded, simple, slowed
+from replay.synthesis.parts import PAGE_BYTES, Part, Recorded
 from replay.trace.arrays import page_runs
 from replay.trace.events import EVENT_BYTES, Events, origin_source, seal
 from replay.trace.reader import RowGroup, Trace
@@ -236,21 +237,12 @@ def faster(trace: Trace | Synthetic, factor: Fraction) -> Trace | Synthetic:
         return trace
     if isinstance(trace, Synthetic):
         return trace.faster(factor)
-    factor, meta, events = simple(factor), trace.metadata, trace.decode()
-    speed = f"{float(factor):g}x"
-
-    def at(t_ns: int | None) -> int | None:
-        return None if t_ns is None else int(t_ns / factor)
-
-    changed: dict[str, Any] = {
-        "title": f"{meta.title} (guest time {speed})",
-        "duration_ns": max(1, int(meta.duration_ns / factor)),
-        "rearm_times_ns": None,
-        "rearm_gap_ns": None if meta.rearm_gap_ns is None else max(1, int(meta.rearm_gap_ns / factor)),
-        "page_classes_at_ns": at(meta.page_classes_at_ns),
-        "migration_start_ns": at(meta.migration_start_ns),
-        "provenance": meta.provenance | {"speed": speed, "source_digest": f"sha256 {trace.digest}"},
+    factor, meta, events = speed.simple(factor), trace.metadata, trace.decode()
+    told = f"{float(factor):g}x"
+    changed: dict[str, Any] = speed.changes(meta, factor) | {
+        "title": f"{meta.title} (guest time {told})",
+        "provenance": meta.provenance | {"speed": told, "source_digest": f"sha256 {trace.digest}"},
     }
-    path = trace.path.with_name(f"{trace.path.name}@{speed}")
-    times = Events(seal(slowed(events.t_ns, factor)), events.page, events.origin)
+    path = trace.path.with_name(f"{trace.path.name}@{told}")
+    times = Events(seal(speed.slowed(events.t_ns, factor)), events.page, events.origin)
     return Trace(path, dataclasses.replace(meta, **changed), None, times)

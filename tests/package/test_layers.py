@@ -15,6 +15,8 @@ LEVELS = {
     "migration": 3, "synthesis": 3,
     "policies": 3,
     "importing": 2, "importers": 3,
+    "reshaping": 2,
+    "describing": 4,
     "results": 4, "config": 4,
     "analysis": 5, "safety": 5, "validation": 5, "axes": 5,
     "api": 6, "grid": 6,
