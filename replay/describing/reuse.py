@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from replay.kernels import describe
-from replay.kernels.describe import BLOCK_BITS, BUCKETS, FIRST_WRITES, LIVE, Line
+from replay.kernels.describe import BLOCK_BITS, BUCKETS, FIRST_WRITES, LIVE, NEXT, Line
 from replay.trace.events import Array
 
 LINE_POSITIONS = 1 << 22
@@ -21,7 +21,7 @@ class Reuse:
     def __init__(self, line_positions: int = LINE_POSITIONS) -> None:
         self.times = np.zeros(BUCKETS, np.uint64)  # ns since the page's last write, of rewrites
         self.distances = np.zeros(BUCKETS, np.uint64)  # other pages written since, of rewrites
-        self._last_ns, self._place, self._writes = np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint32)
+        self._pages = np.zeros((0, 2), np.uint64)
         self._line = _line(line_positions, np.zeros(4, np.uint64))
 
     def add(self, t_ns: Array, page: Array) -> None:
@@ -29,13 +29,9 @@ class Reuse:
         self._make_room(int(page.max()) + 1)
         row = 0
         while row < page.size:
-            if row:
+            if int(self._line.state[NEXT]) == self._line.bits.size * 64:
                 self._compact()
-            row = int(
-                describe.reuse(
-                    t_ns, page, row, self._last_ns, self._place, self._writes, self._line, self.times, self.distances
-                )
-            )
+            row = int(describe.reuse(t_ns, page, row, self._pages, self._line, self.times, self.distances))
 
     @property
     def first_writes(self) -> int:
@@ -44,18 +40,18 @@ class Reuse:
 
     def popularity(self) -> Array:
         """(distinct pages,) uint32: writes of each page, most first."""
-        return np.sort(self._writes[self._writes > 0])[::-1]
+        writes = (self._pages[:, 1] >> np.uint64(32)).astype(np.uint32)
+        return np.sort(writes[writes > 0])[::-1]
 
     def _make_room(self, n_pages: int) -> None:
-        if n_pages > self._place.size:
-            size = max(n_pages, self._place.size * 5 // 4)
-            self._last_ns, self._place, self._writes = (
-                _grown(array, size) for array in (self._last_ns, self._place, self._writes)
-            )
+        if n_pages > len(self._pages):
+            larger = np.zeros((max(n_pages, len(self._pages) * 5 // 4), 2), np.uint64)
+            larger[: len(self._pages)] = self._pages
+            self._pages = larger
 
     def _compact(self) -> None:
         bits, _, state = self._line
-        describe.compact(self._place, bits, np.empty(bits.size, np.uint64))
+        describe.compact(self._pages, bits, np.empty(bits.size, np.uint64))
         if int(state[LIVE]) > bits.size * 32:
             self._line = _line(bits.size * 128, state)
         describe.rebuild(self._line)
@@ -63,12 +59,6 @@ class Reuse:
 
 def _line(positions: int, state: Array) -> Line:
     return Line(np.zeros(positions // 64, np.uint64), np.zeros(positions // BLOCK_BITS + 1, np.uint64), state)
-
-
-def _grown(array: Array, size: int) -> Array:
-    larger = np.zeros(size, array.dtype)
-    larger[: array.size] = array
-    return larger
 
 
 def bucket_edges() -> list[tuple[int, int]]:

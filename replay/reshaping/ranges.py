@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from replay import units
 from replay.errors import UsageError
 from replay.trace.events import Array
 from replay.trace.schema import PageRun, RamBlock
@@ -23,6 +24,31 @@ def checked(ranges: Sequence[Range], n_pages: int) -> tuple[Range, ...]:
         if after < end:
             raise UsageError(f"the ranges {first}-{end} and {after}-{last} overlap")
     return tuple(ordered)
+
+
+def memory_edges(text: str) -> tuple[int | float, int | float]:
+    """Both edges of a range of memory, bytes (int) or a share (float): "0-1G", "25%-50%". Raises UsageError."""
+    low, dash, high = text.partition("-")
+    if not dash:
+        raise UsageError(f"within={text} is not a range of memory; write within=0-1G or within=25%-50%")
+    a, b = (units.parse_share(edge) if edge.endswith("%") else units.parse_bytes(edge) for edge in (low, high))
+    return a, b
+
+
+def within(text: str, n_pages: int, page_size: int) -> Range:
+    """The pages of a range of memory. Raises UsageError when it is none."""
+    low, high = (
+        round(edge * n_pages) if isinstance(edge, float) else edge // page_size for edge in memory_edges(text)
+    )
+    return checked([(low, high)], n_pages)[0]
+
+
+def numbered(text: str) -> Range:
+    """A range of pages by number, the end exclusive: "0-65536". Raises UsageError."""
+    low, dash, high = text.partition("-")
+    if not dash or not all(edge.isascii() and edge.isdecimal() for edge in (low, high)):
+        raise UsageError(f"{text!r} is not a range of pages; write it like 0-65536 (the end is exclusive)")
+    return int(low), int(high)
 
 
 class Cut:

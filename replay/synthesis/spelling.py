@@ -14,6 +14,7 @@ from typing import Any
 
 from replay import plugins, units
 from replay.errors import UsageError, unknown_name
+from replay.reshaping.ranges import memory_edges
 from replay.synthesis.parts import Generated, Part, Place, Recorded
 from replay.trace import shipped
 from replay.trace.metadata_checks import MAX_VCPUS
@@ -128,11 +129,8 @@ def _vcpu_list(text: str) -> dict[str, Any]:
 
 
 def _range(text: str) -> dict[str, Any]:
-    low, dash, high = text.partition("-")
-    if not dash:
-        raise UsageError(f"within={text} is not a range of memory; write within=0-1G or within=25%-50%")
-    edges = [units.parse_share(edge) if edge.endswith("%") else units.parse_bytes(edge) for edge in (low, high)]
-    return {"low": edges[0], "high": edges[1]}
+    low, high = memory_edges(text)
+    return {"low": low, "high": high}
 
 
 def _source(text: str) -> dict[str, Any]:

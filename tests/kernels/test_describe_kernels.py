@@ -100,6 +100,13 @@ def histogram(values: list[int]) -> list[int]:
     return counts
 
 
+def test_a_batch_that_fills_the_line_exactly() -> None:
+    told = Reuse(512)
+    for _ in range(4):
+        told.add(np.arange(256, dtype=U), np.arange(256, dtype=np.uint32))
+    assert told.distances.tolist() == histogram([255] * 768)
+
+
 def test_a_line_that_is_too_short_grows() -> None:
     rng = np.random.default_rng(3)
     pages = np.concatenate([rng.permutation(3000), rng.integers(0, 3000, 3000)]).astype(np.uint32)
