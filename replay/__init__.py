@@ -16,21 +16,65 @@ from typing import TYPE_CHECKING, Any
 from replay.version import __version__
 
 if TYPE_CHECKING:
-    from replay.api import check, compare, generate, import_trace, load, open_trace, phase, run, validate
+    from replay.api import (
+        check,
+        compare,
+        fit,
+        generate,
+        heatmap,
+        import_trace,
+        load,
+        merge_traces,
+        open_trace,
+        phase,
+        run,
+        sample_trace,
+        scale_trace,
+        shipped_traces,
+        slice_trace,
+        stat,
+        validate,
+    )
     from replay.results.result import Result
 
-_FUNCTIONS = ("check", "compare", "generate", "import_trace", "load", "open_trace", "phase", "run", "validate")
+_FUNCTIONS = (
+    "check",
+    "compare",
+    "fit",
+    "generate",
+    "heatmap",
+    "import_trace",
+    "load",
+    "merge_traces",
+    "open_trace",
+    "phase",
+    "run",
+    "sample_trace",
+    "scale_trace",
+    "shipped_traces",
+    "slice_trace",
+    "stat",
+    "validate",
+)
 __all__ = [
     "Result",
     "__version__",
     "check",
     "compare",
+    "fit",
     "generate",
+    "heatmap",
     "import_trace",
     "load",
+    "merge_traces",
     "open_trace",
     "phase",
     "run",
+    "sample_trace",
+    "scale_trace",
+    "shipped_traces",
+    "slice_trace",
+    "stat",
     "validate",
 ]
 

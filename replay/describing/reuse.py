@@ -43,6 +43,11 @@ class Reuse:
         writes = (self._pages[:, 1] >> np.uint64(32)).astype(np.uint32)
         return np.sort(writes[writes > 0])[::-1]
 
+    def middle_page(self) -> int:
+        """The written page that has as many written pages below it as above."""
+        written = np.flatnonzero(self._pages[:, 1])
+        return int(written[written.size // 2])
+
     def _make_room(self, n_pages: int) -> None:
         if n_pages > len(self._pages):
             larger = np.zeros((max(n_pages, len(self._pages) * 5 // 4), 2), np.uint64)

@@ -123,6 +123,7 @@ class _Meter:
             "n_events": self.n_events,
             "written_pages": popularity.size,
             "density": popularity.size / meta.n_pages,
+            "middle_page": self.reuse.middle_page(),
             "rate": _rate(self.n_events, curves[0], meta.duration_ns),
             "windows": [
                 _window(curve, meta.duration_ns, windows.extent_lengths)

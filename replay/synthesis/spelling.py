@@ -15,6 +15,7 @@ from typing import Any
 from replay import plugins, units
 from replay.errors import UsageError, unknown_name
 from replay.reshaping.ranges import memory_edges
+from replay.synthesis.config_file import is_config
 from replay.synthesis.parts import Generated, Part, Place, Recorded
 from replay.trace import shipped
 from replay.trace.metadata_checks import MAX_VCPUS
@@ -33,8 +34,11 @@ class Spelled:
 
 
 def is_workload(text: str) -> bool:
-    """Whether text names a generated guest, not a trace: no such file, and a workload, parameters or a mixture."""
+    """Whether text names a generated guest, not a trace: a config file; or no such file, and a workload, parameters or a
+    mixture."""
     head = text.partition(":")[0]
+    if is_config(text):
+        return True
     if Path(text).exists() or (text.endswith(".parquet") and "+" not in text):
         return False
     return "+" in text or ":" in text or head.endswith(".py") or head in plugins.names("workload")

@@ -19,7 +19,7 @@ import numpy as np
 from replay.chance import NS_PER_S, Array, Guest
 from replay.errors import UsageError
 from replay.reshaping import speed
-from replay.synthesis import spelling
+from replay.synthesis import config_file, spelling
 from replay.synthesis.parts import PAGE_BYTES, Part, Recorded
 from replay.trace.arrays import page_runs
 from replay.trace.events import EVENT_BYTES, Events, origin_source, seal
@@ -189,14 +189,18 @@ class Synthetic:
 
 
 def open_workload(
-    text: str, *, memory: Any = None, vcpus: Any = None, duration: Any = None, rate: Any = None, seed: int = 1
+    text: str, *, memory: Any = None, vcpus: Any = None, duration: Any = None, rate: Any = None, seed: int | None = None
 ) -> Synthetic:
-    """The guest that a spelling means. What is not given: as spelled, as recorded, or 1 GiB, 4 vCPUs, 10 s.
+    """The guest that a spelling, or a config file (replay.synthesis.config_file), means. What is not given: as spelled, as recorded, or 1 GiB, 4 vCPUs, 10 s.
 
-    rate: events a second of all parts together, which keep their proportions. Raises UsageError.
+    rate: events a second of all parts together, which keep their proportions. seed: as the file says, or 1. Raises
+    UsageError.
     """
     from replay import units
 
+    if config_file.is_config(text):
+        text, own_seed = config_file.read(text)
+        seed = own_seed if seed is None else seed
     told = spelling.parse(text)
     recorded = [part.trace.metadata for part in told.parts if isinstance(part, Recorded)]
     size = (
@@ -214,7 +218,7 @@ def open_workload(
         if duration is not None
         else told.duration_ns or max([m.duration_ns for m in recorded], default=DEFAULT_DURATION_NS)
     )
-    made = Synthetic(told.parts, Guest(size // PAGE_BYTES, n_vcpus), length_ns, seed)
+    made = Synthetic(told.parts, Guest(size // PAGE_BYTES, n_vcpus), length_ns, 1 if seed is None else seed)
     if rate is None:
         return made
     wanted = units.parse_page_rate(rate)
