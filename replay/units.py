@@ -120,6 +120,14 @@ def parse_factor(text: str | float) -> Fraction:
     return value
 
 
+def spell_duration(ns: int) -> str:
+    """A duration exactly, in the largest unit that it is a whole number of: 1500000000 is "1500ms"."""
+    for unit, scale in (("s", NS_PER_S), ("ms", NS_PER_MS), ("us", 1000)):
+        if ns % scale == 0:
+            return f"{ns // scale}{unit}"
+    return f"{ns}ns"
+
+
 def format_bytes(value: int | float) -> str:
     """Bytes for people: "96 GiB", "1.5 MiB"."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):

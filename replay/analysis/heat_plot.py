@@ -110,7 +110,7 @@ def _rate(axes: Any, heat: Heat, extent: tuple[float, ...]) -> None:
     axes.stairs(rate, edges, fill=True, color=COLOUR, alpha=0.8)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("writes/s")
-    axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.yaxis.set_major_formatter(lambda value, _: short_number(value))
     axes.tick_params(labelbottom=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.locator_params(axis="y", nbins=3)
@@ -129,7 +129,8 @@ def _shares(axes: Any, heat: Heat, extent: tuple[float, ...]) -> None:
     axes.set_ylim(extent[2], extent[3])
 
 
-def _short(value: float) -> str:
+def short_number(value: float) -> str:
+    """A figure of an axis: 150k, 2M."""
     for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= scale:
             return f"{value / scale:g}{letter}"

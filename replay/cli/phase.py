@@ -85,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def check_outputs(*outputs: tuple[str | None, tuple[str, ...]]) -> None:
-    """Refuse before the work what could not be written after it. Each: the path or None, and the endings it may have."""
+    """Refuse before the work what could not be written after it. Each: a path or None, and the endings it may have."""
     for path, endings in outputs:
         if path and endings and Path(path).suffix not in endings:
             raise UsageError(f"{path}: the name must end in {', '.join(endings)}")

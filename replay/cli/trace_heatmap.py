@@ -78,7 +78,9 @@ def _bins(args: argparse.Namespace, console: Console) -> tuple[int, int]:
         if not x or not all(part.isascii() and part.isdecimal() and int(part) for part in (columns, rows)):
             raise UsageError(f"--bins {args.bins}: write columns and rows like 800x400")
         if not args.output and not args.json and int(columns) + LABEL_COLUMNS > console.width:
-            raise UsageError(f"--bins {args.bins}: only {console.width - LABEL_COLUMNS} columns fit here; or use -o FILE")
+            raise UsageError(
+                f"--bins {args.bins}: only {console.width - LABEL_COLUMNS} columns fit here; or use -o FILE"
+            )
         return int(columns), int(rows)
     if args.output or args.json:
         return PICTURE_CELLS

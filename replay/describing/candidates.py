@@ -1,8 +1,8 @@
 """What a fit chooses among: the workloads there are, alone and with an idle guest beside them, and their parameters.
 
 A candidate is a recipe from parameters to the parts of a generator config. Parameters are kept where a step of one is
-about as much everywhere: sizes and times as logarithms, shares as logits. Sizes are relative to the number of pages that
-the trace writes, so that what was found on a part of the trace serves for all of it.
+about as much everywhere: sizes and times as logarithms, shares as logits. Sizes are relative to the number of pages
+that the trace writes, so that what was found on a part of the trace serves for all of it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Candidate:
     name: str
     start: Parameters
     build: Callable[[Parameters, Figures], list[Part]]
+    n_parts: int = 1
 
 
 def candidates(f: Figures) -> list[Candidate]:
@@ -36,7 +37,7 @@ def candidates(f: Figures) -> list[Candidate]:
     share = min(0.95, max(0.05, f["skew"]["top_1pct_share"]))
     timers = math.log(max(3.0, 0.03 * f["written_pages"]) / f["written_pages"])
     beside = {"idle share": _logit(share), "idle pages": timers}
-    mixed = [Candidate(f"idle + {name}", beside | start, _beside(make)) for name, (start, make) in mains.items()]
+    mixed = [Candidate(f"idle + {name}", beside | start, _beside(make), 2) for name, (start, make) in mains.items()]
     return [idle, *alone, *mixed]
 
 
@@ -52,7 +53,13 @@ def _mains(f: Figures) -> dict[str, tuple[Parameters, Callable[[Parameters, Figu
         "file-cache": ({"size": 0.1, "largest": math.log(extent), "metadata": _logit(0.2)}, _file_cache),
     }
     if f["period"] is not None:
-        start = {"size": 0.1, "period": math.log(f["period"]["period_ns"]), "busy": 0.0, "quiet": -2.0, "set": _logit(0.5)}
+        start = {
+            "size": 0.1,
+            "period": math.log(f["period"]["period_ns"]),
+            "busy": 0.0,
+            "quiet": -2.0,
+            "set": _logit(0.5),
+        }
         recipes["phases"] = (start, _phases)
     return recipes
 

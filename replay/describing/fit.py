@@ -2,13 +2,13 @@
 
 Every candidate (replay.describing.candidates) is generated, described (replay.describing.stat) and scored against the
 trace; its parameters are improved by a pattern search: one step up or down in each, steps halved when none helps. All
-candidates are tried on a short part of the trace, the best ones again on a long part, and the best of those is generated
-at full length and set beside the whole trace. The score is the weighted mean of |log(generated / original)| over
-working sets, extents, runs, popularity, reuse, the rate's variation and period, each cut off at a factor of e^2; the
-mean rate is met by construction.
+candidates are tried on a short part of the trace, the best ones again on a long part, and the best of those is
+generated at full length and set beside the whole trace. The score is the weighted mean of |log(generated / original)|
+over working sets, extents, runs, popularity, reuse, the rate's variation and period, each cut off at a factor of e^2;
+the mean rate is met by construction. Of two that are nearly as good the one with fewer parts is taken.
 
-A fit knows nothing but these figures. It is not the program: what comes after what, which addresses, how vCPUs share the
-work, and everything that the recording did not see are not in it.
+A fit knows nothing but these figures. It is not the program: what comes after what, which addresses, how vCPUs share
+the work, and everything that the recording did not see are not in it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from replay.describing.stat import stat
 from replay.errors import UsageError
 from replay.synthesis import config_file, synthetic
 from replay.trace.reader import Trace
+from replay.units import spell_duration
 
 if TYPE_CHECKING:
     from replay.synthesis.synthetic import Synthetic
@@ -38,6 +39,7 @@ SHORT_EVENTS, LONG_EVENTS, LEAST_NS = 150_000, 1_500_000, 400_000_000
 TRIES, LONG_TRIES, FINALISTS = 20, 20, 3
 STEPS = (0.6, 0.3, 0.15)
 CUT_OFF = 2.0
+PART_COST = 0.01  # a second part must better the score by this much
 Progress = Callable[[int, int], None]
 
 
@@ -72,7 +74,9 @@ class Fit:
         told = {"source": self.source, "title": self.original["title"], "score": round(self.score, 4)}
         for row in self.rows():
             if row.error is not None and row.figure in _TOLD:
-                told[row.figure.replace(" ", "-").replace("-%", "pct").replace(".", "_")] = f"{100 * row.error + 0.0:+.1f} %"
+                told[row.figure.replace(" ", "-").replace("-%", "pct").replace(".", "_")] = (
+                    f"{100 * row.error + 0.0:+.1f} %"
+                )
         comment = (
             f"A fit of {self.name} to {self.source}.\nIt has figures near the trace's (table [fit]: the errors); "
             "it is not the program that was recorded."
@@ -122,7 +126,7 @@ def fit(trace: Trace | Synthetic, *, seed: int = 1, progress: Progress | None = 
     guest = {
         "memory": str(trace.metadata.memory_bytes),
         "vcpus": trace.metadata.n_vcpus,
-        "duration": f"{trace.metadata.duration_ns}ns",
+        "duration": spell_duration(trace.metadata.duration_ns),
         "seed": seed,
     }
     generated = _figures(guest, parts, seed)
@@ -158,12 +162,10 @@ class _Found:
 
 
 def _by_score(found: _Found) -> float:
-    return found.score
+    return found.score + PART_COST * found.recipe.n_parts
 
 
-def _search(
-    recipe: Candidate, start: Parameters, figures: Figures, tries: int, seed: int, steps: _Count
-) -> _Found:
+def _search(recipe: Candidate, start: Parameters, figures: Figures, tries: int, seed: int, steps: _Count) -> _Found:
     """The best parameters that `tries` generated guests find."""
     guest = {
         "memory": str(figures["memory_bytes"]), "vcpus": figures["n_vcpus"], "duration": f"{figures['duration_ns']}ns"
@@ -236,7 +238,9 @@ def score(original: Figures, generated: Figures) -> float:
         (0.5, _period_off(original["period"], generated["period"])),
     ]
     terms += [(1.0, _off(original["skew"][k], generated["skew"][k])) for k in ("top_1pct_share", "top_10pct_share")]
-    terms += [(0.5, _off(original["reuse"][k]["p50"], generated["reuse"][k]["p50"])) for k in ("time_ns", "distance_pages")]
+    terms += [
+        (0.5, _off(original["reuse"][k]["p50"], generated["reuse"][k]["p50"])) for k in ("time_ns", "distance_pages")
+    ]
     for a, b in zip(original["windows"], generated["windows"], strict=True):
         terms.append((2.0, _off(a["mean_unique_pages"], b["mean_unique_pages"])))
         terms.append((0.5, _off(a["extents"]["mean"], b["extents"]["mean"])))

@@ -60,7 +60,9 @@ def heat(
             f"{format_duration(meta.duration_ns)}"
         )
     if not 0 <= first < end <= meta.n_pages:
-        raise UsageError(f"pages {first}-{end} are not a range of the trace's {meta.n_pages} pages (the end is exclusive)")
+        raise UsageError(
+            f"pages {first}-{end} are not a range of the trace's {meta.n_pages} pages (the end is exclusive)"
+        )
     if rows < 1 or columns < 1 or rows * columns > MOST_CELLS:
         raise UsageError(f"a grid of {columns}x{rows} cells is empty or too large; use up to {MOST_CELLS} cells")
     cells = np.zeros((min(rows, end - first), min(columns, end_ns - from_ns)), np.uint64)

@@ -1,9 +1,9 @@
 """Periodicity of a rate: the lag at which a series of event counts resembles itself most.
 
 The autocorrelation of the counts, with their straight trend removed, by the fast Fourier transform. A period is a local
-maximum of at least STRENGTH behind a dip to less than half of it, at a lag of at least SHORTEST bins and at most a third
-of the series, so that three periods were seen; of several, the shortest that comes close to the highest: others are its
-multiples. Cost: O(bins log bins). Bad at periods that drift, and at two at once: it names one.
+maximum of at least STRENGTH behind a dip to less than half of it, at a lag of at least SHORTEST bins and at most a
+third of the series, so that three periods were seen; of several, the shortest that comes close to the highest: others
+are its multiples. Cost: O(bins log bins). Bad at periods that drift, and at two at once: it names one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from replay.trace.events import Array
 
 BINS = 4096
 LEAST_BIN_NS = 1_000_000
-SHORTEST, STRENGTH, NEAR = 4, 0.2, 0.85
+SHORTEST, STRENGTH, NEAR = 4, 0.3, 0.85
 
 
 def bin_ns(duration_ns: int) -> int:

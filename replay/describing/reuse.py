@@ -76,7 +76,7 @@ def bucket_edges() -> list[tuple[int, int]]:
 
 
 def percentile(histogram: Array, share: float) -> float | None:
-    """The value (the middle of its bucket) that `share` of the counted values do not exceed; None when there are none."""
+    """The value (the middle of its bucket) that `share` of the counted values do not exceed; None: none counted."""
     total = int(histogram.sum())
     if not total:
         return None

@@ -26,18 +26,20 @@ if TYPE_CHECKING:
     from replay.trace.reader import Trace
 
 WINDOW_EVENTS = 1 << 19
+OFTEN = 8
 Progress = Callable[[int, int], None]
 """Called after every window of events with (guest time read, duration), both ns; raise from it to cancel."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stat:
-    """`figures` as plain JSON-ready values; `curves`, one a window length; `rate`: events in bins of `bin_ns`."""
+    """`figures` as plain JSON-ready values, and what they were taken from."""
 
     figures: dict[str, Any]
-    curves: tuple[Curve, ...]
-    rate: Array
-    bin_ns: int
+    curves: tuple[Curve, ...]  # one a window length
+    popularity: Array  # (written pages,) uint32: writes of each, most first
+    reuse_times: Array  # histogram (replay.describing.reuse.bucket_edges), ns
+    reuse_distances: Array  # histogram, pages
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -63,9 +65,7 @@ class Stat:
         )
 
 
-def stat(
-    trace: Trace | Synthetic, windows_ns: Sequence[int] = WINDOWS_NS, progress: Progress | None = None
-) -> Stat:
+def stat(trace: Trace | Synthetic, windows_ns: Sequence[int] = WINDOWS_NS, progress: Progress | None = None) -> Stat:
     """The figures of a trace. windows_ns: lengths of the windows of working sets and rates.
 
     Raises UsageError for windows that make no sense or a guest that writes nothing, TraceError for a damaged trace.
@@ -138,7 +138,10 @@ class _Meter:
             "skew": skew(popularity),
             "period": self._period(),
         }
-        return Stat(figures=figures, curves=curves, rate=self.rate, bin_ns=self.bin_ns)
+        return Stat(
+            figures=figures, curves=curves, popularity=popularity, reuse_times=self.reuse.times,
+            reuse_distances=self.reuse.distances,
+        )  # fmt: skip
 
     def _period(self) -> dict[str, float] | None:
         found = period.find(self.rate[: self.duration_ns // self.bin_ns], self.bin_ns)
@@ -200,11 +203,14 @@ def _percentiles(histogram: Array) -> dict[str, float | None]:
 def skew(popularity: Array) -> dict[str, float]:
     """How uneven writes are spread over pages that were written. popularity: writes of each, most first.
 
-    zipf_exponent: the slope of log(writes) over log(rank), by least squares at up to 200 ranks evenly spaced in log.
+    zipf_exponent: the slope of log(writes) over log(rank), by least squares at up to 200 ranks evenly spaced in log,
+    among pages with OFTEN writes and more (all, where there are few such): counts of a few writes say little of a page.
     """
     passed, n = np.cumsum(popularity, dtype=np.int64), popularity.size
     total = int(passed[-1])
-    ranks = np.unique(np.geomspace(1, n, min(n, 200)).round().astype(np.int64))
+    often = int(np.searchsorted(-popularity.astype(np.int64), -OFTEN, side="right"))
+    last = often if often >= 10 else n
+    ranks = np.unique(np.geomspace(1, last, min(last, 200)).round().astype(np.int64))
     exponent = 0.0
     if ranks.size > 1:
         exponent = -float(np.polyfit(np.log(ranks), np.log(popularity[ranks - 1]), 1)[0])

@@ -39,7 +39,8 @@ class Windows:
         self.n_windows = -(-duration_ns // window_ns)
         if self.n_windows > MOST_WINDOWS:
             raise UsageError(
-                f"{self.n_windows} windows of {format_duration(window_ns)} are more than {MOST_WINDOWS}; choose longer ones"
+                f"{self.n_windows} windows of {format_duration(window_ns)} are more than {MOST_WINDOWS}; "
+                "choose longer ones"
             )
         self.events, self.unique_pages, self.extents = (np.zeros(self.n_windows, np.int64) for _ in range(3))
         self.extent_lengths = np.zeros(LENGTHS, np.uint64)

@@ -22,7 +22,7 @@ from replay.trace.events import Events
 from replay.trace.operations import PageSet
 from replay.trace.reader import Trace
 from replay.trace.schema import PageRun, TraceMetadata, largest_gap
-from replay.units import format_duration
+from replay.units import format_duration, spell_duration
 
 
 def slice_trace(
@@ -63,7 +63,7 @@ class _Slice:
         self.renumber = self.cut is not None and not numbers
         self.options: dict[str, Any] = {}
         if from_ns or to_ns is not None:
-            self.options |= {"from": f"{from_ns}ns", "to": f"{end_ns}ns"}
+            self.options |= {"from": spell_duration(from_ns), "to": spell_duration(end_ns)}
         if self.cut is not None:
             self.options["pages"] = "+".join(f"{first}-{end}" for first, end in self.cut.ranges)
         self.options |= {"times": "kept"} if times else {}

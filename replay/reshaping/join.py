@@ -48,13 +48,10 @@ def merge_traces(
     metadata = _metadata(traces, metas, of, first_pages)
     size = max(LEAST_WINDOW_EVENTS, TOTAL_WINDOW_EVENTS // len(traces))
     streams = [
-        _placed(trace, size, page, vcpu)
-        for trace, page, vcpu in zip(traces, first_pages, first_vcpus, strict=False)
+        _placed(trace, size, page, vcpu) for trace, page, vcpu in zip(traces, first_pages, first_vcpus, strict=False)
     ]
     sources = any(trace.has_sources for trace in traces)
-    return write(
-        output, lambda: metadata, joined(streams), sources=sources, nothing="no events", progress=progress
-    )
+    return write(output, lambda: metadata, joined(streams), sources=sources, nothing="no events", progress=progress)
 
 
 def _placed(trace: Trace, size: int, first_page: int, first_vcpu: int) -> Iterator[Events]:
@@ -101,7 +98,9 @@ def _metadata(traces: Sequence[Trace], metas: Sequence[TraceMetadata], of: str, 
         duration_ns=duration,
         clock=_told([meta.clock for meta in metas]),
         capture=_told([meta.capture for meta in metas]),
-        limits="; ".join([limits, *notes, "recorded apart: what the recordings would have cost one another is not in it"]),
+        limits="; ".join(
+            [limits, *notes, "recorded apart: what the recordings would have cost one another is not in it"]
+        ),
         rearm_times_ns=rearms,
         rearm_gap_ns=gap,
         throttled=any(meta.throttled for meta in metas),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -19,8 +20,10 @@ def checked(ranges: Sequence[Range], n_pages: int) -> tuple[Range, ...]:
     ordered = sorted(ranges)
     for first, end in ordered:
         if not 0 <= first < end <= n_pages:
-            raise UsageError(f"pages {first}-{end} are not a range of the trace's {n_pages} pages (the end is exclusive)")
-    for (first, end), (after, last) in zip(ordered, ordered[1:], strict=False):
+            raise UsageError(
+                f"pages {first}-{end} are not a range of the trace's {n_pages} pages (the end is exclusive)"
+            )
+    for (first, end), (after, last) in itertools.pairwise(ordered):
         if after < end:
             raise UsageError(f"the ranges {first}-{end} and {after}-{last} overlap")
     return tuple(ordered)
@@ -37,9 +40,7 @@ def memory_edges(text: str) -> tuple[int | float, int | float]:
 
 def within(text: str, n_pages: int, page_size: int) -> Range:
     """The pages of a range of memory. Raises UsageError when it is none."""
-    low, high = (
-        round(edge * n_pages) if isinstance(edge, float) else edge // page_size for edge in memory_edges(text)
-    )
+    low, high = (round(edge * n_pages) if isinstance(edge, float) else edge // page_size for edge in memory_edges(text))
     return checked([(low, high)], n_pages)[0]
 
 

@@ -60,9 +60,7 @@ def scale_trace(
     notes += [resized.limit] if memory_bytes is not None else []
     metadata = reshaped(trace, "scale", options, "; ".join(notes), **changes)
     events = (Events(speed.slowed(e.t_ns, factor), e.page, e.origin) for e in resized.events())
-    return write(
-        output, lambda: metadata, events, sources=trace.has_sources, nothing="no events", progress=progress
-    )
+    return write(output, lambda: metadata, events, sources=trace.has_sources, nothing="no events", progress=progress)
 
 
 class _Embedded:
@@ -87,7 +85,9 @@ class _Embedded:
         return with_added(self.meta.ram_blocks, self.meta.n_pages, self.n_pages)
 
     def zero_bits(self) -> Array:
-        return sizes.with_rest(self.trace.zero_pages(), self.meta.n_pages, self.n_pages, self.n_words, self.rest_is_zero)
+        return sizes.with_rest(
+            self.trace.zero_pages(), self.meta.n_pages, self.n_pages, self.n_words, self.rest_is_zero
+        )
 
     @property
     def n_words(self) -> int:

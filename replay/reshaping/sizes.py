@@ -101,9 +101,10 @@ def packed(flags: Array) -> Array:
 class Stretch:
     """Where each page of a recorded guest goes. `written`: (k,) ascending numbers of all pages ever written.
 
-    Memory is cut into written extents and the gaps between them; gap number i with g unwritten pages before its end ends
-    where floor(g * unwritten' / unwritten) unwritten pages of the resized guest have passed. A shrunken gap keeps its
-    first pages, an added page is as `rest` says. Cost: a binary search among the extents for each page.
+    Memory is cut into written extents and the gaps between them. Gaps grow or shrink in proportion, to one page at
+    least while there is room for that (extents then stay apart; without it neighbours may join, and runs grow). A
+    shrunken gap keeps its first pages, an added page is as `rest` says. Cost: a binary search among the extents for
+    each page.
     """
 
     def __init__(self, written: Array, recorded: int, n_pages: int, page_size: int) -> None:
@@ -118,7 +119,13 @@ class Stretch:
         size = np.diff(np.append(begins, pages.size))
         before = pages[begins] - begins  # unwritten pages before each extent
         unwritten, room = recorded - pages.size, n_pages - pages.size
-        target = begins + (before * room // unwritten if unwritten else before)
+        # Gaps before each extent, and in all; where there is room each keeps a page, so that extents stay apart.
+        gaps = np.arange(begins.size) + int(pages[0] > 0)
+        all_gaps = begins.size + int(pages[0] > 0) - int(pages[-1] == recorded - 1)
+        if room < all_gaps:
+            gaps, all_gaps = np.zeros_like(gaps), 0
+        shared = unwritten - all_gaps
+        target = begins + gaps + ((before - gaps) * (room - all_gaps) // shared if shared else 0)
         # An empty extent at page 0 makes every page lie in an extent or in the gap behind one.
         self.first = np.concatenate([[0], pages[begins]])
         self.size = np.concatenate([[0], size])

@@ -33,7 +33,7 @@ def slowed(t_ns: Array, factor: Fraction) -> Array:
 
 
 def changes(meta: TraceMetadata, factor: Fraction) -> dict[str, Any]:
-    """The fields of metadata that hold times, at `factor` times the speed. Raises UsageError when one would overflow."""
+    """The fields of metadata that hold times, at `factor` times the speed. Raises UsageError where one overflows."""
 
     def at(t_ns: int) -> int:
         return int(t_ns / factor)

@@ -67,8 +67,7 @@ def joined(streams: Sequence[Iterator[Events]]) -> Iterator[Events]:
         for index, window in enumerate(held):
             if window is None:
                 continue
-            side = "right" if index <= limiting else "left"
-            ready = int(np.searchsorted(window.t_ns, np.uint64(until), side=side))
+            ready = int(np.searchsorted(window.t_ns, np.uint64(until), side="right" if index <= limiting else "left"))
             parts.append(Events(*(column[:ready] for column in window)))
             rest = Events(*(column[ready:] for column in window))
             held[index] = rest if rest.t_ns.size else _next(streams[index])

@@ -54,9 +54,7 @@ def sample_trace(
     metadata = reshaped(trace, "sample", options, limit)
     nothing = f"no event was left of {trace.n_events}; keep a larger share"
     events = _thinned(trace, keep, by, seed)
-    return write(
-        output, lambda: metadata, events, sources=trace.has_sources, nothing=nothing, progress=progress
-    )
+    return write(output, lambda: metadata, events, sources=trace.has_sources, nothing=nothing, progress=progress)
 
 
 def _thinned(trace: Trace, keep: float, by: str, seed: int) -> Iterator[Events]:

@@ -118,6 +118,7 @@ def _literal(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     escaped = "".join(
-        {"\\": "\\\\", '"': '\\"'}.get(sign, sign if sign.isprintable() else f"\\u{ord(sign):04x}") for sign in str(value)
+        {"\\": "\\\\", '"': '\\"'}.get(sign, sign if sign.isprintable() else f"\\u{ord(sign):04x}")
+        for sign in str(value)
     )
     return f'"{escaped}"'

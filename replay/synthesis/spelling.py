@@ -34,8 +34,7 @@ class Spelled:
 
 
 def is_workload(text: str) -> bool:
-    """Whether text names a generated guest, not a trace: a config file; or no such file, and a workload, parameters or a
-    mixture."""
+    """Whether text names a generated guest, not a trace: a config file; or a workload or mixture, and no such file."""
     head = text.partition(":")[0]
     if is_config(text):
         return True

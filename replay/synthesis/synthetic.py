@@ -191,7 +191,9 @@ class Synthetic:
 def open_workload(
     text: str, *, memory: Any = None, vcpus: Any = None, duration: Any = None, rate: Any = None, seed: int | None = None
 ) -> Synthetic:
-    """The guest that a spelling, or a config file (replay.synthesis.config_file), means. What is not given: as spelled, as recorded, or 1 GiB, 4 vCPUs, 10 s.
+    """The guest that a spelling, or a config file (replay.synthesis.config_file), means.
+
+    What is not given: as spelled, as recorded, or 1 GiB, 4 vCPUs, 10 s.
 
     rate: events a second of all parts together, which keep their proportions. seed: as the file says, or 1. Raises
     UsageError.

@@ -44,7 +44,7 @@ def find(given: str | os.PathLike[str]) -> Path:
 
 
 def index() -> list[dict[str, Any]]:
-    """What the index says of every shipped trace, by name: see `entry`. Raises TraceError when it is missing or broken."""
+    """What the index says of every shipped trace (see `entry`), by name. Raises TraceError without a sound one."""
     path = folder() / INDEX
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["traces"]
@@ -89,7 +89,10 @@ def capture_kind(capture: str) -> str:
 
 def index_text(place: Path) -> str:
     """The index of all traces in a folder, one entry a line. Same files, same text."""
-    lines = ",\n".join(json.dumps(entry(path), ensure_ascii=False) for path in sorted(place.glob("*.parquet")))
+    lines = ",\n".join(
+        json.dumps(entry(path), ensure_ascii=False)
+        for path in sorted(place.glob("*.parquet"), key=lambda path: path.stem)
+    )
     return f'{{"traces": [\n{lines}\n]}}\n'
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_a_bucket_holds_its_number(x: int) -> None:
 
 def test_buckets_leave_no_gap() -> None:
     edges = bucket_edges()
-    assert all(a[1] == b[0] for a, b in zip(edges, edges[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(edges))
     assert (edges[0][0], edges[-1][1]) == (0, 2**64)
 
 

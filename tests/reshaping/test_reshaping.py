@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def test_slices(
     assert meta.rearm_times_ns == tuple(t - shift for t in (0, 300, 600) if begin <= t <= end)
     assert meta.n_pages == (80 if pages and not keep[1] else PAGES)
     written_before = {p for t, p, _ in events if t < begin}
-    zero = [50 <= p and p not in written_before for p in range(PAGES)]
+    zero = [p >= 50 and p not in written_before for p in range(PAGES)]
     assert zero_of(got) == ([zero[p] for p in number] if pages and not keep[1] else zero)
 
 
@@ -334,8 +335,8 @@ def test_a_stretch_keeps_extents_whole_and_apart(written: set[int], n_pages: int
         return
     stretch = sizes.Stretch(pages, PAGES, n_pages, 4096)
     placed = stretch.place(pages).tolist()
-    assert all(a < b for a, b in zip(placed, placed[1:], strict=False))
-    assert 0 <= placed[0]
+    assert all(a < b for a, b in itertools.pairwise(placed))
+    assert placed[0] >= 0
     assert placed[-1] < n_pages
     steps = list(zip(np.diff(pages).tolist(), np.diff(placed).tolist(), strict=True))
     assert all(new == 1 for old, new in steps if old == 1), "extents stay whole"
