@@ -89,7 +89,7 @@ def _bins(args: argparse.Namespace, console: Console) -> tuple[int, int]:
 
 def coloured(console: Console) -> bool:
     """Whether cells are drawn in colour, two to a character, or as one shade each."""
-    return console.color_system is not None and not console.no_color
+    return console.color_system in ("256", "truecolor") and not console.no_color
 
 
 def as_dict(heat: Heat) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from replay.trace.reader import Trace
 from replay.trace.schema import TraceMetadata
 from replay.version import __version__
 
+DEEPEST = 100
+
 
 def provenance(sources: Sequence[Trace], operation: str, options: dict[str, Any]) -> dict[str, Any]:
     """The provenance of what `operation` makes of `sources`. made_at stays the time of the (first) recording."""
@@ -46,15 +48,20 @@ def reshaped(trace: Trace, operation: str, options: dict[str, Any], limit: str |
     return dataclasses.replace(meta, **(common | changes))
 
 
-def steps(provenance: dict[str, Any]) -> list[str]:
-    """Every operation that led to a trace, one text each, the first one first; empty for a recording."""
-    operation = provenance.get("operation")
-    if not isinstance(operation, dict):
+def steps(provenance: object, depth: int = DEEPEST) -> list[str]:
+    """Every operation that led to a trace, one text each, the first one first; empty for a recording.
+
+    A provenance is free text to the format: what does not look like a history is none. Of one with more than `depth`
+    operations in a row the last ones are told.
+    """
+    operation = provenance.get("operation") if isinstance(provenance, dict) else None
+    if not isinstance(provenance, dict) or not isinstance(operation, dict) or not depth:
         return []
     told: list[str] = []
-    sources = [source for source in provenance.get("sources", ()) if isinstance(source, dict)]
+    given = provenance.get("sources")
+    sources = [source for source in given if isinstance(source, dict)] if isinstance(given, list) else []
     for source in sources:
-        own = steps(source.get("provenance") or {})
+        own = steps(source.get("provenance"), depth - 1)
         told += own if len(sources) == 1 else [f"[{source.get('name')}] {step}" for step in own]
     options = " ".join(f"{key}={value}" for key, value in operation.items() if key != "name")
     of = ", ".join(f"{source.get('name')} ({str(source.get('digest'))[:19]})" for source in sources)

@@ -126,6 +126,23 @@ def test_a_fit_is_shown_and_generates(capsys: Any, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
+    "arguments", [("stat",), ("heatmap",), ("heatmap", "-o", "x.png"), ("fit", "-o", "x.toml"), ("stat", "--plot", "x.png")]
+)
+def test_a_damaged_trace_is_an_error_not_a_traceback(
+    capsys: Any, part: Path, tmp_path: Path, monkeypatch: Any, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = bytearray(part.read_bytes())
+    data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
+    part.write_bytes(data)
+    code, _, err = call(capsys, "trace", arguments[0], str(part), *arguments[1:])
+    assert code == 4
+    assert "part.parquet" in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == [part]
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
         (("slice", "idle-1g", "-o", "x.parquet"), 2, "say what to keep"),

@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 
 import replay
-from replay.jit import DISABLED
-
-pytestmark = pytest.mark.skipif(DISABLED, reason="millions of events would take an hour as plain Python")
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_GROWTH_MIB = 40

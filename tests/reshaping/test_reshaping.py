@@ -404,6 +404,21 @@ def test_the_history_reaches_back_to_the_recording(tmp_path: Path) -> None:
     assert again.digest == c.digest, "the same operation, the same bytes"
 
 
+@pytest.mark.parametrize(
+    "found",
+    [{}, {"operation": 5}, {"operation": {}, "sources": 5}, {"operation": {"name": "x"}, "sources": [5, {}]}, None, "x"],
+)
+def test_a_provenance_of_somebody_else_is_no_history(found: Any) -> None:
+    assert len(history.steps(found)) <= 1
+
+
+def test_a_history_without_end_is_cut() -> None:
+    found: dict[str, Any] = {}
+    for _ in range(3000):
+        found = {"operation": {"name": "slice"}, "sources": [{"name": "x", "digest": "y", "provenance": found}]}
+    assert len(history.steps(found)) == history.DEEPEST
+
+
 def test_sources_survive(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     write_trace(path, metadata(), [0, 5, 9], [1, 2, 3], [0, 0, 1], ["vcpu", "dma", "vcpu"])
