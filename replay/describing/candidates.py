@@ -1,6 +1,7 @@
-"""What a fit chooses among: the workloads there are, alone and with an idle guest beside them, and their parameters.
+"""What a fit chooses among: the workloads there are, alone and beside one another, and their parameters.
 
-A candidate is a recipe from parameters to the parts of a generator config. Parameters are kept where a step of one is
+A candidate is a recipe from parameters to the parts of a generator config. Every part but the first has a share of the
+rate, of what the parts behind it left; the first has the rest. Parameters are kept where a step of one is
 about as much everywhere: sizes and times as logarithms, shares as logits. Sizes are relative to the number of pages
 that the trace writes, so that what was found on a part of the trace serves for all of it.
 """
@@ -15,75 +16,74 @@ from typing import Any
 Figures = dict[str, Any]
 Part = dict[str, Any]
 Parameters = dict[str, float]
+Make = Callable[[Parameters, Figures, int], Part]  # parameters, a trace's figures, writes a second
 
 LARGEST_FILE = 1 << 24
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A recipe: its name, where the search begins, and the parts that it makes of parameters for a trace's figures."""
+    """A mixture: the name of each part's workload, where the search begins ("0 size": part 0's size)."""
 
-    name: str
+    workloads: tuple[str, ...]
     start: Parameters
-    build: Callable[[Parameters, Figures], list[Part]]
-    n_parts: int = 1
+
+    @property
+    def name(self) -> str:
+        """The workloads of its parts."""
+        return " + ".join(self.workloads)
+
+    def build(self, p: Parameters, f: Figures) -> list[Part]:
+        """The parts for a trace with the figures `f`: together they write as often as it does."""
+        left = max(len(self.workloads), round(f["rate"]["mean"]))
+        parts = []
+        for index in range(len(self.workloads) - 1, -1, -1):
+            wanted = round(left * _share(p[f"{index} share"])) if index else left
+            rate = min(max(1, wanted), left - index)
+            left -= rate
+            own = {key.partition(" ")[2]: value for key, value in p.items() if key.startswith(f"{index} ")}
+            parts.append(MAKES[self.workloads[index]](own, f, rate))
+        return parts[::-1]
+
+    def with_part(self, at: Parameters, workload: str, start: Parameters, share: float) -> Candidate:
+        """The same, its parameters at `at`, with one more part that has `share` of the writes."""
+        index = len(self.workloads)
+        own = {f"{index} {key}": value for key, value in start.items()}
+        return Candidate((*self.workloads, workload), at | own | {f"{index} share": _logit(share)})
 
 
 def candidates(f: Figures) -> list[Candidate]:
-    """Every recipe, with first guesses from a trace's figures."""
-    mains = _mains(f)
-    alone = [Candidate(name, start, _alone(make)) for name, (start, make) in mains.items()]
-    idle = Candidate("idle", {"pages": 0.0}, lambda p, f: [_idle(_rate(f), p["pages"], f)])
+    """Every workload alone, and beside an idle guest, with first guesses from a trace's figures."""
+    starts = first_guesses(f)
+    alone = [Candidate((name,), {f"0 {key}": value for key, value in start.items()}) for name, start in starts.items()]
     share = min(0.95, max(0.05, f["skew"]["top_1pct_share"]))
-    timers = math.log(max(3.0, 0.03 * f["written_pages"]) / f["written_pages"])
-    beside = {"idle share": _logit(share), "idle pages": timers}
-    mixed = [Candidate(f"idle + {name}", beside | start, _beside(make), 2) for name, (start, make) in mains.items()]
-    return [idle, *alone, *mixed]
+    timers = {"pages": math.log(max(3.0, 0.03 * f["written_pages"]) / f["written_pages"])}
+    beside = [one.with_part(one.start, "idle", timers, share) for one in alone if one.name != "idle"]
+    return [*alone, *beside]
 
 
-def _mains(f: Figures) -> dict[str, tuple[Parameters, Callable[[Parameters, Figures, int], Part]]]:
+def first_guesses(f: Figures) -> dict[str, Parameters]:
+    """Where the search of each workload's parameters begins."""
     exponent = min(3.0, max(0.05, f["skew"]["zipf_exponent"]))
     top = min(0.98, max(0.15, f["skew"]["top_10pct_share"]))
     extent = max(1.0, f["windows"][0]["extents"]["p95"])
-    recipes: dict[str, tuple[Parameters, Callable[[Parameters, Figures, int], Part]]] = {
-        "uniform": ({"size": 0.0}, _uniform),
-        "sequential": ({"size": 0.0}, _sequential),
-        "zipf": ({"size": 0.5, "skew": math.log(exponent)}, _zipf),
-        "hot-cold": ({"size": 0.1, "hot": _logit(0.1), "writes": _logit(top)}, _hot_cold),
-        "file-cache": ({"size": 0.1, "largest": math.log(extent), "metadata": _logit(0.2)}, _file_cache),
+    guesses: dict[str, Parameters] = {
+        "idle": {"pages": 0.0},
+        "uniform": {"size": 0.0},
+        "sequential": {"size": 0.0},
+        "zipf": {"size": 0.5, "skew": math.log(exponent)},
+        "hot-cold": {"size": 0.1, "hot": _logit(0.1), "writes": _logit(top)},
+        "file-cache": {"size": 0.1, "largest": math.log(extent), "metadata": _logit(0.2)},
     }
     if f["period"] is not None:
-        start = {
-            "size": 0.1,
-            "period": math.log(f["period"]["period_ns"]),
-            "busy": 0.0,
-            "quiet": -2.0,
-            "set": _logit(0.5),
-        }
-        recipes["phases"] = (start, _phases)
-    return recipes
+        period = math.log(f["period"]["period_ns"])
+        guesses["phases"] = {"size": 0.1, "period": period, "busy": 0.0, "quiet": -2.0, "set": _logit(0.5)}
+    return guesses
 
 
-def _alone(make: Callable[[Parameters, Figures, int], Part]) -> Callable[[Parameters, Figures], list[Part]]:
-    return lambda p, f: [make(p, f, _rate(f))]
-
-
-def _beside(make: Callable[[Parameters, Figures, int], Part]) -> Callable[[Parameters, Figures], list[Part]]:
-    def build(p: Parameters, f: Figures) -> list[Part]:
-        rate = _rate(f)
-        quiet = min(max(1, round(rate * _share(p["idle share"]))), max(1, rate - 1))
-        return [_idle(quiet, p["idle pages"], f), make(p, f, max(1, rate - quiet))]
-
-    return build
-
-
-def _rate(f: Figures) -> int:
-    return max(1, round(f["rate"]["mean"]))
-
-
-def _idle(rate: int, pages: float, f: Figures) -> Part:
+def _idle(p: Parameters, f: Figures, rate: int) -> Part:
     """Scattered over all of memory."""
-    return {"workload": "idle", "rate": rate, "pages": min(_pages(pages, f), _memory_pages(f))}
+    return {"workload": "idle", "rate": rate, "pages": min(_pages(p["pages"], f), _memory_pages(f))}
 
 
 def _uniform(p: Parameters, f: Figures, rate: int) -> Part:
@@ -144,3 +144,14 @@ def _logit(share: float) -> float:
 
 def _share(logit: float) -> float:
     return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
+
+
+MAKES: dict[str, Make] = {
+    "idle": _idle,
+    "uniform": _uniform,
+    "sequential": _sequential,
+    "zipf": _zipf,
+    "hot-cold": _hot_cold,
+    "file-cache": _file_cache,
+    "phases": _phases,
+}

@@ -2,10 +2,11 @@
 
 Every candidate (replay.describing.candidates) is generated, described (replay.describing.stat) and scored against the
 trace; its parameters are improved by a pattern search: one step up or down in each, steps halved when none helps. All
-candidates are tried on a short part of the trace, the best ones again on a long part, and the best of those is
-generated at full length and set beside the whole trace. The score is the weighted mean of |log(generated / original)|
-over working sets, extents, runs, popularity, reuse, the rate's variation and period, each cut off at a factor of e^2;
-the mean rate is met by construction. Of two that are nearly as good the one with fewer parts is taken.
+candidates are tried on a short part of the trace; the best is tried with one more part of every kind; the best ones are
+tried again on a long part, and the best of those is generated at full length and set beside the whole trace. The score
+is the weighted mean of |log(generated / original)| over working sets, extents, runs, popularity, reuse, the rate's
+variation and period, each cut off at a factor of e^2; the mean rate is met by construction. Of two that are nearly as
+good the one with fewer parts is taken.
 
 A fit knows nothing but these figures. It is not the program: what comes after what, which addresses, how vCPUs share
 the work, and everything that the recording did not see are not in it.
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from replay.describing.against import Row, compare
-from replay.describing.candidates import Candidate, Figures, Parameters, Part, candidates
+from replay.describing.candidates import Candidate, Figures, Parameters, Part, candidates, first_guesses
 from replay.describing.stat import stat
 from replay.errors import UsageError
 from replay.synthesis import config_file, synthetic
@@ -39,7 +40,8 @@ SHORT_EVENTS, LONG_EVENTS, LEAST_NS = 150_000, 1_500_000, 400_000_000
 TRIES, LONG_TRIES, FINALISTS = 20, 20, 3
 STEPS = (0.6, 0.3, 0.15)
 CUT_OFF = 2.0
-PART_COST = 0.01  # a second part must better the score by this much
+PART_COST = 0.02  # one more part must better the score by this much
+ADDED_SHARE = 0.2  # of the writes, where the search for one more part begins
 Progress = Callable[[int, int], None]
 
 
@@ -116,9 +118,12 @@ def fit(trace: Trace | Synthetic, *, seed: int = 1, progress: Progress | None = 
         raise UsageError(f"workloads write pages of {synthetic.PAGE_BYTES} bytes, not of {trace.metadata.page_size}")
     original = stat(trace).figures
     recipes = candidates(original)
-    steps = _Count(len(recipes) * TRIES + FINALISTS * LONG_TRIES + 1, progress)
+    guesses = first_guesses(original)
+    steps = _Count((len(recipes) + len(guesses)) * TRIES + FINALISTS * LONG_TRIES + 1, progress)
     short, long = (_part(trace, original, events) for events in (SHORT_EVENTS, LONG_EVENTS))
     tried = sorted((_search(recipe, recipe.start, short, TRIES, seed, steps) for recipe in recipes), key=_by_score)
+    more = [tried[0].recipe.with_part(tried[0].at, name, start, ADDED_SHARE) for name, start in guesses.items()]
+    tried = sorted([*tried, *(_search(one, one.start, short, TRIES, seed, steps) for one in more)], key=_by_score)
     best = tried[:FINALISTS]
     if long is not short:
         best = sorted((_search(f.recipe, f.at, long, LONG_TRIES, seed, steps) for f in best), key=_by_score)
@@ -162,7 +167,7 @@ class _Found:
 
 
 def _by_score(found: _Found) -> float:
-    return found.score + PART_COST * found.recipe.n_parts
+    return found.score + PART_COST * len(found.recipe.workloads)
 
 
 def _search(recipe: Candidate, start: Parameters, figures: Figures, tries: int, seed: int, steps: _Count) -> _Found:

@@ -112,6 +112,27 @@ def test_colours_only_where_they_are_wanted(monkeypatch: Any, no_color: str | No
     assert ("\x1b[38;2;" in capture.get()) is colours
 
 
+def test_high_addresses_are_above_and_late_times_right() -> None:
+    from rich.console import Console
+
+    from replay.cli.trace_heatmap import COLOURS, text
+    from replay.describing.heat import heat
+    from replay.trace.reader import Trace
+
+    t_ns, page = [0, *[9] * 100], [0, *[99] * 100]
+    trace = Trace.from_arrays(t_ns, page, memory_bytes=100 * 4096, duration_ns=10)
+    found = heat(trace, rows=4, columns=5)
+    console = Console(force_terminal=True, color_system="truecolor", no_color=False, width=60)
+    console.no_color = False
+    lines = text(found, console, "page")
+    pictures = [line.plain.partition("┤")[2] or line.plain.partition("│")[2] for line in lines[1:3]]
+    assert pictures == ["    ▀", "▄    "], "one write at the lowest page and time 0, many at the highest and last"
+    styles = [str(line.spans[-1].style) for line in lines[1:3]]
+    assert styles == ["rgb({},{},{})".format(*COLOURS[-1]), "rgb({},{},{})".format(*COLOURS[0])]
+    plain = text(found, Console(no_color=True, width=60), "page")
+    assert [line.plain[-5:] for line in plain[1:5]] == ["    @", "     ", "     ", ".    "]
+
+
 def test_a_fit_is_shown_and_generates(capsys: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, _ = call(capsys, "trace", "fit", "idle-1g", "-o", "idle.toml")
