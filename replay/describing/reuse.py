@@ -6,13 +6,18 @@ replay.kernels.describe) that is compacted when it is full.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
+from replay.errors import UsageError
 from replay.kernels import describe
 from replay.kernels.describe import BLOCK_BITS, BUCKETS, FIRST_WRITES, LIVE, NEXT, Line
 from replay.trace.events import Array
+from replay.units import format_bytes
 
 LINE_POSITIONS = 1 << 22
+PEAK_BYTES = 25  # a page: its record, its count once more when sorted, and a bit for each window length
 
 
 class Reuse:
@@ -50,6 +55,11 @@ class Reuse:
 
     def _make_room(self, n_pages: int) -> None:
         if n_pages > len(self._pages):
+            if n_pages * PEAK_BYTES > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+                raise UsageError(
+                    f"a page as high as {n_pages - 1} needs {format_bytes(n_pages * PEAK_BYTES)} here, more than this "
+                    "machine has; look at a part of memory (replay trace slice --within)"
+                )
             larger = np.zeros((max(n_pages, len(self._pages) * 5 // 4), 2), np.uint64)
             larger[: len(self._pages)] = self._pages
             self._pages = larger

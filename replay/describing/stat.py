@@ -99,9 +99,9 @@ class _Meter:
     def add(self, events: Events) -> None:
         t_ns, page, _ = events
         self.n_events += t_ns.size
+        self.reuse.add(t_ns, page)  # first: it refuses what would not fit into memory
         for windows in self.windows:
             windows.add(t_ns, page)
-        self.reuse.add(t_ns, page)
         describe.count_runs(page, origin_vcpu(events.origin), self._run_page, self._run_length, self.run_lengths)
         bins = np.minimum(t_ns // np.uint64(self.bin_ns), np.uint64(self.rate.size - 1)).astype(np.int64)
         low = int(bins[0])

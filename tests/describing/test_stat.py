@@ -96,6 +96,12 @@ def test_one_event_has_figures() -> None:
     assert all(row.error in (0, None) for row in compare(f, f))
 
 
+def test_more_memory_than_there_is_is_an_error() -> None:
+    trace = Trace.from_arrays([5, 6], [3, (1 << 32) - 1], memory_bytes=1 << 44, duration_ns=10)
+    with pytest.raises(UsageError, match="look at a part of memory"):
+        stat(trace, [10])
+
+
 @pytest.mark.parametrize(
     ("windows", "told"),
     [([0], "not longer than nothing"), ([5, 5], "different"), ([], "one or more"), ([1], "are more than")],
