@@ -160,10 +160,12 @@ def _windows(f: dict[str, Any]) -> Any:
 
     from replay.units import format_bytes, format_duration
 
-    table = Table(title="working set and extents by window", title_justify="left", box=box.SIMPLE_HEAD)
-    headings = ("window", "windows", "pages: mean", "median", "95 %", "max", "mean size", "extent: mean", "half in")
+    table = Table(
+        title="working set and extents by window", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    headings = ("window", "windows", "mean pages", "median", "95 %", "max", "mean size", "extent", "half in")
     for heading in headings:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=heading != "mean pages")
     for w in f["windows"]:
         table.add_row(
             format_duration(w["window_ns"]),
@@ -173,7 +175,7 @@ def _windows(f: dict[str, Any]) -> Any:
             f"{w['extents']['mean']:.2f}",
             f"{w['extents']['half_of_pages_in']:,}",
         )
-    table.caption = "half in: half of the pages lie in extents of that many pages and less"
+    table.caption = "extent: mean pages of one; half in: half of the pages lie in extents of that many and less"
     table.caption_justify = "left"
     return table
 

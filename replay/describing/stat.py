@@ -1,7 +1,7 @@
 """What a trace looks like, in figures: rate, working sets, runs, reuse, skew, period. One pass, bounded memory.
 
-Memory: 16 bytes for each page up to the highest one written, an eighth of a byte for each window length, and eight
-bytes for every bin and window; nothing grows with the number of events.
+Memory: 16 bytes for each page of the parts of memory that are written, an eighth of a byte for each window length, and
+eight bytes for every bin and window; nothing grows with the number of events.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def stat(trace: Trace | Synthetic, windows_ns: Sequence[int] = WINDOWS_NS, progr
     """
     if not windows_ns or len(set(windows_ns)) < len(windows_ns):
         raise UsageError("stat: give one or more different lengths of windows")
-    meter = _Meter(trace.metadata.duration_ns, sorted(windows_ns))
+    meter = _Meter(trace.metadata.n_pages, trace.metadata.duration_ns, sorted(windows_ns))
     for events in trace.windows(WINDOW_EVENTS):
         if events.t_ns.size:
             meter.add(events)
@@ -86,11 +86,11 @@ def stat(trace: Trace | Synthetic, windows_ns: Sequence[int] = WINDOWS_NS, progr
 class _Meter:
     """All that is counted in the one pass."""
 
-    def __init__(self, duration_ns: int, windows_ns: list[int]) -> None:
+    def __init__(self, n_pages: int, duration_ns: int, windows_ns: list[int]) -> None:
         self.duration_ns = duration_ns
         self.n_events = 0
         self.windows = [Windows(length, duration_ns) for length in windows_ns]
-        self.reuse = Reuse()
+        self.reuse = Reuse(n_pages)
         self.bin_ns = period.bin_ns(duration_ns)
         self.rate = np.zeros(-(-duration_ns // self.bin_ns), np.int64)
         self.run_lengths = np.zeros(LENGTHS, np.uint64)

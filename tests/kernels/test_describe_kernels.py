@@ -78,7 +78,7 @@ def test_reuse_distances_whatever_the_cut_and_however_often_compacted(
     pages: list[int], spread: int, cut: int, capacity: int
 ) -> None:
     pages = [page * spread for page in pages] * 3
-    told = Reuse(capacity)
+    told = Reuse(41_000, capacity)
     t_ns = np.cumsum(np.arange(len(pages)) % 7).astype(U)
     for row in range(0, len(pages), cut):
         told.add(t_ns[row : row + cut], np.array(pages[row : row + cut], np.uint32))
@@ -102,7 +102,7 @@ def histogram(values: list[int]) -> list[int]:
 
 
 def test_a_batch_that_fills_the_line_exactly() -> None:
-    told = Reuse(512)
+    told = Reuse(4096, 512)
     for _ in range(4):
         told.add(np.arange(256, dtype=U), np.arange(256, dtype=np.uint32))
     assert told.distances.tolist() == histogram([255] * 768)
@@ -111,7 +111,7 @@ def test_a_batch_that_fills_the_line_exactly() -> None:
 def test_a_line_that_is_too_short_grows() -> None:
     rng = np.random.default_rng(3)
     pages = np.concatenate([rng.permutation(3000), rng.integers(0, 3000, 3000)]).astype(np.uint32)
-    told = Reuse(512)
+    told = Reuse(4096, 512)
     told.add(np.arange(pages.size, dtype=U), pages)
     expected, _ = naive_distances(pages.tolist())
     assert told.distances.tolist() == histogram(expected)
