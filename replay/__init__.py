@@ -16,24 +16,68 @@ from typing import TYPE_CHECKING, Any
 from replay.version import __version__
 
 if TYPE_CHECKING:
-    from replay.api import capture_trace, check, compare, generate, import_trace, load, open_trace, phase, run, validate
+    from replay.api import (
+        capture_trace,
+        check,
+        compare,
+        fit,
+        generate,
+        heatmap,
+        import_trace,
+        load,
+        merge_traces,
+        open_trace,
+        phase,
+        run,
+        sample_trace,
+        scale_trace,
+        shipped_traces,
+        slice_trace,
+        stat,
+        validate,
+    )
     from replay.results.result import Result
 
 _FUNCTIONS = (
-    "capture_trace", "check", "compare", "generate", "import_trace", "load", "open_trace", "phase", "run", "validate",
-)  # fmt: skip
+    "capture_trace",
+    "check",
+    "compare",
+    "fit",
+    "generate",
+    "heatmap",
+    "import_trace",
+    "load",
+    "merge_traces",
+    "open_trace",
+    "phase",
+    "run",
+    "sample_trace",
+    "scale_trace",
+    "shipped_traces",
+    "slice_trace",
+    "stat",
+    "validate",
+)
 __all__ = [
     "Result",
     "__version__",
     "capture_trace",
     "check",
     "compare",
+    "fit",
     "generate",
+    "heatmap",
     "import_trace",
     "load",
+    "merge_traces",
     "open_trace",
     "phase",
     "run",
+    "sample_trace",
+    "scale_trace",
+    "shipped_traces",
+    "slice_trace",
+    "stat",
     "validate",
 ]
 

@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Any
 from replay import config as configuration
 from replay.errors import UsageError, unknown_name
 from replay.results.result import Result
+from replay.traces_api import (
+    fit,
+    heatmap,
+    merge_traces,
+    sample_trace,
+    scale_trace,
+    shipped_traces,
+    slice_trace,
+    stat,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +33,11 @@ if TYPE_CHECKING:
     from replay.synthesis.synthetic import Synthetic
     from replay.synthesis.writing import Progress as Written
     from replay.trace.reader import Trace
+
+__all__ = [
+    "check", "compare", "fit", "generate", "heatmap", "import_trace", "load", "merge_traces", "open_trace", "phase",
+    "run", "run_config", "sample_trace", "scale_trace", "shipped_traces", "slice_trace", "stat", "validate",
+]  # fmt: skip
 
 
 def open_trace(path: str | os.PathLike[str]) -> Trace | Synthetic:
@@ -48,14 +63,14 @@ def generate(
     vcpus: int | None = None,
     duration: str | None = None,
     rate: str | int | None = None,
-    seed: int = 1,
+    seed: int | None = None,
     progress: Written | None = None,
 ) -> Trace | Synthetic:
     """A generated guest: written to the trace file `output` in bounded memory, or, without one, made when it is needed.
 
-    workload: a spelling, "hot-cold:rate=20000" or "zipf+redis-1g:on=0". rate: pages a second ("50000", "200MB/s") of
-    all parts together. What is not given is as spelled, as recorded, or 1 GiB, 4 vCPUs, 10 s. Raises UsageError and,
-    for a file that cannot be written, TraceError.
+    workload: a spelling, "hot-cold:rate=20000" or "zipf+redis-1g:on=0", or a config file, "guest.toml". rate: pages a
+    second ("50000", "200MB/s") of all parts together. What is not given is as spelled, as recorded, or 1 GiB, 4 vCPUs,
+    10 s, seed 1. Raises UsageError and, for a file that cannot be written, TraceError.
     """
     from replay.synthesis import synthetic, writing
 

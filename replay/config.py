@@ -90,7 +90,9 @@ class RunConfig:
         None, "memory of the replayed guest (default: as recorded)", parse=_optional(units.parse_bytes), metavar="SIZE"
     )
     fit: str = option(
-        "embed", "how a recorded guest fills more memory: once, or tiled side by side", choices=("embed", "tile")
+        "embed",
+        "how a recorded guest fills more memory: once, tiled side by side, or stretched",
+        choices=("embed", "tile", "stretch"),
     )
     rest: str = option("zero", "what memory beyond the recorded guest holds", choices=("zero", "data"))
     zero_share: float | None = option(

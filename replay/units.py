@@ -111,6 +111,23 @@ def parse_share(text: str | float) -> float:
     return value
 
 
+def parse_factor(text: str | float) -> Fraction:
+    """A factor above 0, exactly, from "4x", "0.5" or a number."""
+    raw = str(text).strip().lower().removesuffix("x")
+    match = _NUMBER.match(raw)
+    if match is None or match.group(3) or not (value := _split(raw, "factor", "4x or 0.5x")[0]):
+        raise UsageError(f"{text!r} is not a factor above 0; write it like 4x or 0.5x")
+    return value
+
+
+def spell_duration(ns: int) -> str:
+    """A duration exactly, in the largest unit that it is a whole number of: 1500000000 is "1500ms"."""
+    for unit, scale in (("s", NS_PER_S), ("ms", NS_PER_MS), ("us", 1000)):
+        if ns % scale == 0:
+            return f"{ns // scale}{unit}"
+    return f"{ns}ns"
+
+
 def format_bytes(value: int | float) -> str:
     """Bytes for people: "96 GiB", "1.5 MiB"."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):

@@ -10,7 +10,7 @@ import pytest
 
 from replay.jit import DISABLED
 
-FULL_SIZE = ("cli", "docs", "golden", "tools", "validation")
+FULL_SIZE = ("cli", "describing", "docs", "golden", "tools", "validation")
 SLOW_IN_PYTHON = ("test_policies.py",)
 
 

@@ -11,6 +11,7 @@ from replay.config import RunConfig
 EXAMPLES = """examples:
   replay generate uniform --rate 50000 --memory 8G -o uniform.parquet
   replay generate hot-cold:rate=200MB/s,hot=5% --memory 8G --vcpus 8 --duration 60s -o hot.parquet
+  replay generate guest.toml -o guest.parquet
   replay generate redis-1g+file-cache:rate=5000,on=1,within=50%-100% -o mixture.parquet
 """
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "workload",
         metavar="WORKLOAD[:PARAMS][+...]",
-        help="what the guest does (replay list workloads), a recorded trace, or a sum of them",
+        help="what the guest does (replay list workloads), a recorded trace, a sum of them, or a config file (.toml)",
     )
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the trace file to write")
     parser.add_argument("--memory", metavar="SIZE", help="memory of the guest (default: as spelled or recorded, or 1G)")
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", metavar="RATE", help="writes of all parts together: 50000 (pages a second) or 200MB/s"
     )
-    parser.add_argument("--seed", metavar="N", default="1", help="seed of everything random (default: 1)")
+    parser.add_argument("--seed", metavar="N", help="seed of everything random (default: as the file says, or 1)")
     add_json(parser)
 
 
@@ -40,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
     from replay import api
     from replay.units import format_bytes, format_duration
 
-    seed = RunConfig(seed=args.seed).seed
+    seed = None if args.seed is None else RunConfig(seed=args.seed).seed
     with show.task_line("generate") as progress:
         trace = api.generate(
             args.workload, args.output, memory=args.memory, vcpus=args.vcpus, duration=args.duration,
@@ -53,6 +54,6 @@ def main(args: argparse.Namespace) -> int:
         return 0
     print(
         f"{trace.path}: {trace.n_events:,} events in {format_duration(meta.duration_ns)}, "
-        f"{format_bytes(meta.memory_bytes)}, {meta.n_vcpus} vCPUs, seed {seed}"
+        f"{format_bytes(meta.memory_bytes)}, {meta.n_vcpus} vCPUs, seed {meta.provenance['seed']}"
     )
     return 0

@@ -56,8 +56,7 @@ def _entries(kind: str) -> list[dict[str, Any]]:
     if kind == "traces":
         from replay.trace import shipped
 
-        folder = shipped.folder()
-        return [{"name": name, "bytes": (folder / f"{name}.parquet").stat().st_size} for name in shipped.names()]
+        return [{"summary": item["title"], **item} for item in shipped.index()]
     if kind == "costs":
         from replay.migration import costs
 
@@ -77,7 +76,7 @@ def _table(kind: str, entries: list[dict[str, Any]]) -> Any:
     table.add_column("name", no_wrap=True, style="bold")
     table.add_column("")
     for entry in entries:
-        table.add_row(entry["name"], entry.get("summary") or f"{entry['bytes']:,} bytes")
+        table.add_row(entry["name"], entry["summary"])
         for index, parameter in enumerate(entry.get("parameters", ())):
             value = spell(parameter["default"], parameter["unit"])
             unit = f" {parameter['unit']}" if parameter["unit"] not in ("", "ns") else ""

@@ -27,7 +27,7 @@ COMMANDS = {
     "calibrate": "measure this machine's costs, or fit a host's from its migrations",
     "check": "explore every interleaving of a design on small guests: can it lose a page?",
     "list": "the logs, designs, workloads, traces, cost tables, columns and counters there are",
-    "trace": "look at a trace file, or check it",
+    "trace": "describe, check, cut, thin, merge, scale and fit traces; draw a heatmap",
 }
 
 EXIT_CODES = """exit codes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     from replay.config import RunConfig
     from replay.units import parse_share
 
-    _check_outputs(args)
+    check_outputs((args.output, ()), (args.plot, PICTURES))
     options = {
         field.name: value
         for field in dataclasses.fields(RunConfig)
@@ -70,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     if args.output:
         phase.save(args.output)
     if args.plot:
-        _save_plot(phase, args.plot)
+        save_figure(phase.plot(), args.plot)
     if args.json:
         show.print_json(phase.as_dict())
         return 0
@@ -83,20 +84,27 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_outputs(args: argparse.Namespace) -> None:
-    """Refuse before the first replay what could not be written after the last."""
-    if args.plot and Path(args.plot).suffix not in PICTURES:
-        raise UsageError(f"--plot {args.plot}: the name must end in {', '.join(PICTURES)}")
-    for path in (args.output, args.plot):
+def check_outputs(*outputs: tuple[str | None, tuple[str, ...]]) -> None:
+    """Refuse before the work what could not be written after it. Each: a path or None, and the endings it may have."""
+    for path, endings in outputs:
+        if path and endings and Path(path).suffix not in endings:
+            raise UsageError(f"{path}: the name must end in {', '.join(endings)}")
+    for path, _ in outputs:
         if path and not Path(path).absolute().parent.is_dir():
             raise UsageError(f"{path}: there is no such folder to write to")
 
 
-def _save_plot(phase: Phase, path: str) -> None:
+def save_figure(figure: Any, path: str) -> None:
+    """Write a matplotlib figure in the format of the path's ending, under a temporary name first."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
-        phase.plot().savefig(path, dpi=150)
+        figure.savefig(temporary, dpi=150)
+        temporary.replace(target)
     except OSError as error:
         raise ReplayError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _table(phase: Phase, facet: int) -> Any:

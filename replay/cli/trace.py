@@ -1,12 +1,12 @@
-"""`replay trace info FILE` and `replay trace validate FILE`: what a trace file is, and what is wrong with
-it."""
+"""`replay trace`: what a trace file is and what is wrong with it (info, validate); other files hold the other
+subcommands."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from replay.cli import show
+from replay.cli import show, trace_fit, trace_heatmap, trace_list, trace_reshape, trace_stat
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,32 +15,40 @@ EXIT_FAULTS = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the subcommands info and validate, each with FILE and --json."""
+    """Adds all subcommands."""
     commands = parser.add_subparsers(dest="trace_command", metavar="COMMAND", required=True)
     info = commands.add_parser(
         "info", help="what it is, rates, unique pages, working sets", description="Describe a trace file."
     )
+    info.set_defaults(act=_info)
     check = commands.add_parser(
         "validate",
-        help="name every fault with row group and row",
+        help="name every fault with row group and row; of a shipped trace compare the checksum",
         description=f"Check a trace file. Exit code 0: no fault, {EXIT_FAULTS}: faults.",
     )
+    check.set_defaults(act=_validate)
     for command in (info, check):
         command.add_argument("file", metavar="FILE", help="trace file (Parquet), or the name of a shipped trace")
         command.add_argument("--json", action="store_true", help="print one JSON object")
+    for others in (trace_stat, trace_heatmap, trace_fit, trace_reshape, trace_list):
+        others.add_commands(commands)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the chosen subcommand. Returns the exit code; info raises TraceError on a faulty file."""
-    return _info(args) if args.trace_command == "info" else _validate(args)
+    """Run the chosen subcommand. Returns the exit code."""
+    code: int = args.act(args)
+    return code
 
 
 def _validate(args: argparse.Namespace) -> int:
+    from replay.trace.events import Fault
     from replay.trace.operations import validate
-    from replay.trace.shipped import find
+    from replay.trace.shipped import checksum_fault, find
 
     path = find(args.file)
     faults = validate(path)
+    if wrong := checksum_fault(path):
+        faults.append(Fault("checksum", None, None, wrong))
     if args.json:
         show.print_json({"path": str(path), "valid": not faults, "faults": [fault._asdict() for fault in faults]})
     elif faults:
@@ -67,6 +75,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _identity(f: dict[str, Any]) -> Table:
+    from replay.reshaping.history import steps
     from replay.units import format_bytes, format_duration
 
     classes = f["pages_by_class"]
@@ -87,10 +96,11 @@ def _identity(f: dict[str, Any]) -> Table:
         "migration": "none recorded" if start is None else f"started at {format_duration(start)}",
         "page classes": "unknown" if classes is None else ", ".join(f"{n:,} {c}" for c, n in classes.items()),
         "made": "; ".join(str(f["provenance"].get(key, "")) for key in ("made_by", "made_from", "made_at", "tool")),
+        "reshaped": "; ".join(steps(f["provenance"])) or "no",
         "licence": f["licence"],
         "digest": f"sha256 {f['digest']}",
     }
-    return _pairs(f["path"], rows)
+    return pairs(f["path"], rows)
 
 
 def _rates(f: dict[str, Any]) -> Table:
@@ -107,7 +117,7 @@ def _rates(f: dict[str, Any]) -> Table:
     }
     if f["file_bytes"] is not None:
         rows["file"] = f"{format_bytes(f['file_bytes'])}, {f['bytes_per_event']:.2f} bytes an event"
-    return _pairs("events", rows)
+    return pairs("events", rows)
 
 
 def _working_sets(f: dict[str, Any]) -> Table:
@@ -132,7 +142,8 @@ def _working_sets(f: dict[str, Any]) -> Table:
     return table
 
 
-def _pairs(title: str, rows: dict[str, str]) -> Table:
+def pairs(title: str, rows: dict[str, str]) -> Table:
+    """A table of two columns: names and what they say."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

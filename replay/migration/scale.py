@@ -1,9 +1,6 @@
-"""A recorded guest in a guest of another size: as it is, embedded in a larger one, or tiled side by side.
+"""A recorded guest in a guest of another size, for one replay: embedded in it, tiled over it, or stretched to it.
 
-*embed*: the recording's pages keep their numbers, the rest of the larger guest is never written; its pages are zero or
-data as stated. The working set stays what it was. *tile*: as many copies of the recorded guest as fit stand side by
-side, each playing the same recording from its own seeded phase; dirty rate and working set grow with memory, vCPUs stay
-as many as recorded, so that only one thing changes.
+What these mean, and how pages and phases are found, is in replay.reshaping.sizes, which `replay trace scale` shares.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from replay.errors import UsageError
 from replay.kernels import memory
 from replay.migration.feed import Source, Window
 from replay.migration.link import PAGE_BYTES
-from replay.units import format_bytes
+from replay.reshaping import sizes
 from replay.verbs import GuestShape
 
 WINDOW_EVENTS = 1 << 20
@@ -45,15 +42,14 @@ class Plain:
         meta = trace.metadata
         self._trace = trace
         self._events = trace.decode()
-        n_pages = _pages(memory_bytes, meta.page_size, meta.n_pages)
-        if n_pages < meta.n_pages:
-            raise UsageError(
-                f"memory {format_bytes(n_pages * meta.page_size)} is less than the recorded guest's "
-                f"{format_bytes(meta.memory_bytes)}; choose at least that"
-            )
+        n_pages = sizes.pages_in(memory_bytes, meta.page_size, meta.n_pages)
+        self._check_size(n_pages)
         self.shape = GuestShape(n_pages=n_pages, n_vcpus=meta.n_vcpus, n_blocks=len(meta.ram_blocks))
         self.duration_ns = meta.duration_ns
         self._rest, self._zero_share, self._seed = rest, zero_share, seed
+
+    def _check_size(self, n_pages: int) -> None:
+        sizes.check_room(n_pages, self._trace.metadata.n_pages, self._trace.metadata.page_size)
 
     def windows(self, start_ns: int) -> Iterator[Window]:
         """The whole recording from `start_ns` on, as one window."""
@@ -69,22 +65,39 @@ class Plain:
         return _with_rest(own, self._trace.metadata.n_pages, self.shape, self._rest == "zero")
 
 
+class Stretched(Plain):
+    """The recorded guest with its written extents moved apart (or together)."""
+
+    def __init__(self, trace: Recording, memory_bytes: int | None, rest: str, zero_share: float | None, seed: int):
+        super().__init__(trace, memory_bytes, rest, zero_share, seed)
+        meta = trace.metadata
+        written = np.unique(self._events.page)
+        self.stretch = sizes.Stretch(written, meta.n_pages, self.shape.n_pages, meta.page_size)
+        self._events = self._events._replace(page=self.stretch.place(self._events.page))
+
+    def _check_size(self, n_pages: int) -> None:
+        """Anything that holds what was written; Stretch sees to that."""
+
+    def zero_pages(self) -> np.ndarray:
+        """Bitmap of zero pages at the start: the recording's, moved, and the added pages; or a seeded share of all."""
+        if self._zero_share is not None:
+            return _random_bits(self.shape, self._zero_share, self._seed)
+        bits = self.stretch.zero_bits(self._trace.zero_pages(), self._rest == "zero")
+        return _with_rest(bits, self.shape.n_pages, self.shape, False)
+
+
 class Tiled:
     """Copies of the recorded guest side by side, each from its own phase."""
 
     def __init__(self, trace: Recording, memory_bytes: int | None, rest: str, zero_share: float | None, seed: int):
         meta = trace.metadata
-        n_pages = _pages(memory_bytes, meta.page_size, meta.n_pages)
-        self.copies = n_pages // meta.n_pages
-        if self.copies == 0:
-            raise UsageError(f"memory is less than one copy of the recorded guest ({format_bytes(meta.memory_bytes)})")
+        n_pages = sizes.pages_in(memory_bytes, meta.page_size, meta.n_pages)
+        self.copies = sizes.copies_in(n_pages, meta.n_pages, meta.page_size)
         self.shape = GuestShape(n_pages=n_pages, n_vcpus=meta.n_vcpus, n_blocks=len(meta.ram_blocks))
         self.duration_ns = meta.duration_ns
         self._trace, self._events = trace, trace.decode()
         self._rest, self._zero_share, self._seed = rest, zero_share, seed
-        phases = np.random.default_rng(seed).integers(0, self.duration_ns, self.copies, dtype=np.uint64)
-        phases[0] = 0
-        self.phases_ns = phases
+        self.phases_ns = sizes.phases_ns(seed, self.copies, self.duration_ns)
 
     def windows(self, start_ns: int) -> Iterator[Window]:
         """Windows of about a million events, merged over the copies in (time, copy) order."""
@@ -96,7 +109,7 @@ class Tiled:
         events, pages = self._events, self._trace.metadata.n_pages
         parts: tuple[list[np.ndarray], ...] = ([], [], [])
         for copy, phase in enumerate(self.phases_ns.tolist()):
-            for low, high, shift in self._pieces(begin + phase, end + phase):
+            for low, high, shift in sizes.pieces(begin + phase, end + phase, self.duration_ns):
                 first, last = np.searchsorted(events.t_ns, np.array([low, high], dtype=_U))
                 parts[0].append(events.t_ns[first:last] + _U((shift - phase) % (1 << 64)))
                 parts[1].append(events.page[first:last] + np.uint32(copy * pages))
@@ -105,28 +118,16 @@ class Tiled:
         order = np.argsort(t_ns, kind="stable")
         return Window(t_ns[order], page[order], origin[order], end)
 
-    def _pieces(self, low: int, high: int) -> Iterator[tuple[int, int, int]]:
-        """[low, high) of the endlessly repeated recording: ranges of the recording, and what to add to their times."""
-        while low < high:
-            turn, at = divmod(low, self.duration_ns)
-            length = min(high - low, self.duration_ns - at)
-            yield at, at + length, turn * self.duration_ns
-            low += length
-
     def zero_pages(self) -> np.ndarray:
         """Bitmap of zero pages: the recording's, repeated; or a seeded share of all."""
         if self._zero_share is not None:
             return _random_bits(self.shape, self._zero_share, self._seed)
         n_pages = self._trace.metadata.n_pages
-        own = np.unpackbits(self._trace.zero_pages().view(np.uint8), bitorder="little")[:n_pages]
-        bits = np.concatenate([own] * self.copies)
-        packed = np.packbits(bits, bitorder="little")
-        padded = np.zeros(-(-packed.size // 8) * 8, dtype=np.uint8)
-        padded[: packed.size] = packed
-        return _with_rest(padded.view(np.uint64), bits.size, self.shape, self._rest == "zero")
+        bits = sizes.tiled(self._trace.zero_pages(), n_pages, self.copies)
+        return _with_rest(bits, n_pages * self.copies, self.shape, self._rest == "zero")
 
 
-FITS: dict[str, Any] = {"embed": Plain, "tile": Tiled}
+FITS: dict[str, Any] = {"embed": Plain, "tile": Tiled, "stretch": Stretched}
 
 
 def scaled(
@@ -141,27 +142,8 @@ def scaled(
     return source
 
 
-def _pages(memory_bytes: int | None, page_size: int, recorded: int) -> int:
-    if memory_bytes is None:
-        return recorded
-    if memory_bytes % page_size or memory_bytes <= 0:
-        raise UsageError(f"memory of {memory_bytes} bytes is not a whole number of pages of {page_size} bytes")
-    if memory_bytes // page_size > 1 << 32:
-        raise UsageError(
-            f"memory of {format_bytes(memory_bytes)} has more pages than a uint32 counts (16 TiB at 4 KiB)"
-        )
-    return memory_bytes // page_size
-
-
 def _with_rest(own: np.ndarray, n_own: int, shape: GuestShape, rest_is_zero: bool) -> np.ndarray:
-    """`own` for the first `n_own` pages, then zero pages (or none) up to the guest's end."""
-    bits = memory.ones_up_to(shape.n_pages, shape.n_words) if rest_is_zero else memory.words(shape.n_words)
-    full, odd = divmod(n_own, 64)
-    bits[:full] = own[:full]
-    if odd:
-        low = _U((1 << odd) - 1)
-        bits[full] = (bits[full] & ~low) | (own[full] & low)
-    return bits
+    return sizes.with_rest(own, n_own, shape.n_pages, shape.n_words, rest_is_zero)
 
 
 def _random_bits(shape: GuestShape, share: float, seed: int) -> np.ndarray:

@@ -7,7 +7,6 @@ cut of that span, one after the other.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -16,6 +15,8 @@ import numpy as np
 
 from replay.chance import NS_PER_S, Array, Guest
 from replay.errors import UsageError
+from replay.reshaping.sizes import pieces
+from replay.reshaping.speed import simple, slowed
 from replay.trace.events import origin_source, origin_vcpu, pack_origin
 from replay.trace.schema import SOURCE_CODES
 
@@ -141,7 +142,7 @@ class Recorded:
         parts: tuple[list[Array], ...] = ([], [], [])
         decoded = self.trace.decode()
         low, high = (-(-edge * self.factor.numerator // self.factor.denominator) for edge in (begin_ns, end_ns))
-        for begin, end, shift in self._pieces(low, high):
+        for begin, end, shift in pieces(low, high, self.trace.metadata.duration_ns):
             first, last = np.searchsorted(decoded.t_ns, np.array([begin, end], dtype=_U))
             parts[0].append(slowed(decoded.t_ns[first:last] + _U(shift), self.factor))
             parts[1].append(decoded.page[first:last])
@@ -152,28 +153,5 @@ class Recorded:
         vcpu = origin_vcpu(origin) % np.uint16(self.place.on(guest).size)
         return self.place.put(guest, t_ns, page, vcpu, origin_source(origin))
 
-    def _pieces(self, low: int, high: int) -> Iterator[tuple[int, int, int]]:
-        """[low, high) of the endlessly repeated recording: ranges of the recording, and what to add to their times."""
-        duration_ns = self.trace.metadata.duration_ns
-        while low < high:
-            turn, at = divmod(low, duration_ns)
-            length = min(high - low, duration_ns - at)
-            yield at, at + length, turn * duration_ns
-            low += length
-
 
 Part = Generated | Recorded
-
-
-def simple(factor: Fraction) -> Fraction:
-    """A factor that times can be divided by in 64-bit integers. Raises UsageError for an absurd one."""
-    near = factor.limit_denominator(1_000_000)
-    if not Fraction(1, 1_000_000) <= near <= 1_000_000:
-        raise UsageError(f"guest time cannot run {float(factor):g} times as fast; stay within a million times")
-    return near
-
-
-def slowed(t_ns: Array, factor: Fraction) -> Array:
-    """floor(t_ns / factor), exactly."""
-    whole, rest = np.divmod(t_ns, _U(factor.numerator))
-    return whole * _U(factor.denominator) + rest * _U(factor.denominator) // _U(factor.numerator)

@@ -14,6 +14,8 @@ from typing import Any
 
 from replay import plugins, units
 from replay.errors import UsageError, unknown_name
+from replay.reshaping.ranges import memory_edges
+from replay.synthesis.config_file import is_config
 from replay.synthesis.parts import Generated, Part, Place, Recorded
 from replay.trace import shipped
 from replay.trace.metadata_checks import MAX_VCPUS
@@ -32,8 +34,10 @@ class Spelled:
 
 
 def is_workload(text: str) -> bool:
-    """Whether text names a generated guest, not a trace: no such file, and a workload, parameters or a mixture."""
+    """Whether text names a generated guest, not a trace: a config file; or a workload or mixture, and no such file."""
     head = text.partition(":")[0]
+    if is_config(text):
+        return True
     if Path(text).exists() or (text.endswith(".parquet") and "+" not in text):
         return False
     return "+" in text or ":" in text or head.endswith(".py") or head in plugins.names("workload")
@@ -128,11 +132,8 @@ def _vcpu_list(text: str) -> dict[str, Any]:
 
 
 def _range(text: str) -> dict[str, Any]:
-    low, dash, high = text.partition("-")
-    if not dash:
-        raise UsageError(f"within={text} is not a range of memory; write within=0-1G or within=25%-50%")
-    edges = [units.parse_share(edge) if edge.endswith("%") else units.parse_bytes(edge) for edge in (low, high)]
-    return {"low": edges[0], "high": edges[1]}
+    low, high = memory_edges(text)
+    return {"low": low, "high": high}
 
 
 def _source(text: str) -> dict[str, Any]:

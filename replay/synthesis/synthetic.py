@@ -18,8 +18,9 @@ import numpy as np
 
 from replay.chance import NS_PER_S, Array, Guest
 from replay.errors import UsageError
-from replay.synthesis import spelling
-from replay.synthesis.parts import PAGE_BYTES, Part, Recorded, simple, slowed
+from replay.reshaping import speed
+from replay.synthesis import config_file, spelling
+from replay.synthesis.parts import PAGE_BYTES, Part, Recorded
 from replay.trace.arrays import page_runs
 from replay.trace.events import EVENT_BYTES, Events, origin_source, seal
 from replay.trace.reader import RowGroup, Trace
@@ -188,14 +189,20 @@ class Synthetic:
 
 
 def open_workload(
-    text: str, *, memory: Any = None, vcpus: Any = None, duration: Any = None, rate: Any = None, seed: int = 1
+    text: str, *, memory: Any = None, vcpus: Any = None, duration: Any = None, rate: Any = None, seed: int | None = None
 ) -> Synthetic:
-    """The guest that a spelling means. What is not given: as spelled, as recorded, or 1 GiB, 4 vCPUs, 10 s.
+    """The guest that a spelling, or a config file (replay.synthesis.config_file), means.
 
-    rate: events a second of all parts together, which keep their proportions. Raises UsageError.
+    What is not given: as spelled, as recorded, or 1 GiB, 4 vCPUs, 10 s.
+
+    rate: events a second of all parts together, which keep their proportions. seed: as the file says, or 1. Raises
+    UsageError.
     """
     from replay import units
 
+    if config_file.is_config(text):
+        text, own_seed = config_file.read(text)
+        seed = own_seed if seed is None else seed
     told = spelling.parse(text)
     recorded = [part.trace.metadata for part in told.parts if isinstance(part, Recorded)]
     size = (
@@ -213,7 +220,7 @@ def open_workload(
         if duration is not None
         else told.duration_ns or max([m.duration_ns for m in recorded], default=DEFAULT_DURATION_NS)
     )
-    made = Synthetic(told.parts, Guest(size // PAGE_BYTES, n_vcpus), length_ns, seed)
+    made = Synthetic(told.parts, Guest(size // PAGE_BYTES, n_vcpus), length_ns, 1 if seed is None else seed)
     if rate is None:
         return made
     wanted = units.parse_page_rate(rate)
@@ -236,21 +243,12 @@ def faster(trace: Trace | Synthetic, factor: Fraction) -> Trace | Synthetic:
         return trace
     if isinstance(trace, Synthetic):
         return trace.faster(factor)
-    factor, meta, events = simple(factor), trace.metadata, trace.decode()
-    speed = f"{float(factor):g}x"
-
-    def at(t_ns: int | None) -> int | None:
-        return None if t_ns is None else int(t_ns / factor)
-
-    changed: dict[str, Any] = {
-        "title": f"{meta.title} (guest time {speed})",
-        "duration_ns": max(1, int(meta.duration_ns / factor)),
-        "rearm_times_ns": None,
-        "rearm_gap_ns": None if meta.rearm_gap_ns is None else max(1, int(meta.rearm_gap_ns / factor)),
-        "page_classes_at_ns": at(meta.page_classes_at_ns),
-        "migration_start_ns": at(meta.migration_start_ns),
-        "provenance": meta.provenance | {"speed": speed, "source_digest": f"sha256 {trace.digest}"},
+    factor, meta, events = speed.simple(factor), trace.metadata, trace.decode()
+    told = f"{float(factor):g}x"
+    changed: dict[str, Any] = speed.changes(meta, factor) | {
+        "title": f"{meta.title} (guest time {told})",
+        "provenance": meta.provenance | {"speed": told, "source_digest": f"sha256 {trace.digest}"},
     }
-    path = trace.path.with_name(f"{trace.path.name}@{speed}")
-    times = Events(seal(slowed(events.t_ns, factor)), events.page, events.origin)
+    path = trace.path.with_name(f"{trace.path.name}@{told}")
+    times = Events(seal(speed.slowed(events.t_ns, factor)), events.page, events.origin)
     return Trace(path, dataclasses.replace(meta, **changed), None, times)

@@ -20,6 +20,7 @@ from replay.trace.events import origin_vcpu
 from replay.trace.operations import describe
 from replay.trace.reader import Trace
 from replay.trace.schema import markdown_table
+from replay.trace.shipped import capture_kind
 from replay.trace.writer import write_trace
 from replay.units import format_bytes, format_duration
 
@@ -83,8 +84,7 @@ def traces_table(folder: Path, names: Sequence[str]) -> str:
     ]
     for name in names:
         f = describe(folder / f"{name}.parquet", windows=())
-        # One word for how it was captured: the card has the sentence.
-        kind = "stores" if "plugin" in f["capture"] else "first writes"
+        kind = capture_kind(f["capture"])
         every = format_duration(f["rearm_gap_ns"]) if f["rearm_gap_ns"] else "unknown gap"
         lines.append(
             f"| [{name}]({name}.md) | {f['title']} | {kind}, gap {every} | {f['duration_ns'] / 1e9:.1f} s "

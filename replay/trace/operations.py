@@ -158,19 +158,24 @@ def _distinct(pages: Array) -> Array:
     return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
 
 
-class _Pages:
-    """Which pages were ever written: one flag a page, up to the highest page seen so far."""
+class PageSet:
+    """A set of pages: one flag a page, up to the highest page added so far."""
 
     def __init__(self) -> None:
         self.flags = np.zeros(1 << 16, bool)
 
     def add(self, pages: Array) -> None:
+        """Add some pages, at least one."""
         need = int(pages.max()) + 1
         if need > len(self.flags):
             grown = np.zeros(max(need, 2 * len(self.flags)), bool)
             grown[: len(self.flags)] = self.flags
             self.flags = grown
         self.flags[pages] = True
+
+    def pages(self) -> Array:
+        """Their numbers, ascending (int64)."""
+        return np.flatnonzero(self.flags)
 
 
 def describe(source: str | os.PathLike[str] | Trace, windows: Sequence[int] = WINDOWS_NS) -> dict[str, Any]:
@@ -185,7 +190,7 @@ def describe(source: str | os.PathLike[str] | Trace, windows: Sequence[int] = WI
     trace = source if isinstance(source, Trace) else open_trace(source)
     metadata = trace.metadata
     sets = [_Windows(length, metadata.duration_ns) for length in windows]
-    seen = _Pages()
+    seen = PageSet()
     origins = np.zeros(1 << 16, np.int64)
     first_ns, last_ns = -1, 0
     for events in trace.windows():

@@ -19,7 +19,7 @@ import numpy as np
 from replay.errors import TraceError
 from replay.trace import parquet
 from replay.trace.arrays import given_columns, minimal_metadata, zero_bitmap
-from replay.trace.events import BEFORE_ALL_NS, EVENT_BYTES, Array, Events, check, seal, to_events
+from replay.trace.events import BEFORE_ALL_NS, EVENT_BYTES, Array, Events, check, origin_source, seal, to_events
 from replay.trace.schema import METADATA_KEY, ROW_GROUP_ROWS, TraceMetadata, parse_metadata
 
 
@@ -51,6 +51,7 @@ class TraceReader:
             except TraceError as error:
                 raise TraceError(f"{self.path}: {error}") from None
             sizes = parquet.row_group_rows(file)
+            self.has_sources = "source" in file.schema_arrow.names
         self.n_events = sum(sizes)
         if self.n_events < 1:
             raise TraceError(f"{self.path}: holds no events")
@@ -124,6 +125,14 @@ class Trace:
     def from_file(self) -> bool:
         """Whether the events come from a file (and not from arrays)."""
         return self._reader is not None
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether something else than vCPUs may write: a file has the column `source`."""
+        if self._reader is not None:
+            return self._reader.has_sources
+        assert self._events is not None
+        return bool(origin_source(self._events.origin).any())
 
     @property
     def digest(self) -> str:

@@ -93,7 +93,7 @@ def test_trace_info_and_validate(capsys):
         (("run", "idle-1g", "--memory", "lots"), 2, "not a size"),
         (("run", "idle-1g", "--memory", "1M"), 2, "less than the recorded"),
         (("run", "idle-1g", "--downtime-limit", "300"), 2, "needs a unit"),
-        (("run", "idle-1g", "--fit", "stretch"), 2, "there are: embed, tile"),
+        (("run", "idle-1g", "--fit", "stretched"), 2, "there are: embed, stretch, tile"),
         (("run", "idle-2g"), 2, "Did you mean 'idle-1g'"),
         (("run", "nowhere.parquet"), 4, "nowhere.parquet"),
         (("run", "README.md"), 4, "README.md"),

@@ -21,25 +21,26 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 
 
-def commands() -> list[list[str]]:
+def commands() -> list[list[list[str]]]:
+    """The commands of every block, as they stand there."""
     found = []
     for language, text in BLOCKS:
         if language == "sh":
-            for line in text.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                if words and words[0] == "replay":
-                    found.append(words[1:])
-    return found
+            lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
+            found.append([words[1:] for words in lines if words and words[0] == "replay"])
+    return [block for block in found if block]
 
 
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_commands_run(command, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("block", commands(), ids=lambda block: " ".join(block[0]))
+def test_commands_run(block, monkeypatch, tmp_path, capsys):
+    """In one folder, one after the other: later ones may use what earlier ones wrote."""
     monkeypatch.chdir(tmp_path)
-    assert main(command) == 0
+    for command in block:
+        assert main(command) == 0, command
 
 
 def test_there_are_commands():
-    assert len(commands()) >= 5
+    assert sum(map(len, commands())) >= 5
 
 
 @pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "python"])

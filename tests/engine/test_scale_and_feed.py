@@ -120,7 +120,7 @@ def test_other_page_sizes_are_refused():
         replay.run(trace)
 
 
-@pytest.mark.parametrize("fit", ["embed", "tile"])
+@pytest.mark.parametrize("fit", ["embed", "tile", "stretch"])
 @pytest.mark.parametrize("log", names("log"))
 @pytest.mark.parametrize("design", names("design"))
 def test_threads_do_not_change_a_result(fit, log, design):

@@ -133,7 +133,7 @@ def test_a_configuration_takes_text_and_numbers_alike():
     ("options", "told"),
     [
         ({"desing": "bitmap"}, "no option 'desing'.*Did you mean 'design'"),
-        ({"fit": "stretch"}, "there are: embed, tile"),
+        ({"fit": "stretched"}, "there are: embed, stretch, tile"),
         ({"downtime_limit": "300us"}, "whole milliseconds"),
         ({"downtime_limit": "3000s"}, "whole milliseconds"),
         ({"max_bandwidth": -1}, "cannot be -1"),

@@ -23,7 +23,7 @@ def test_there_are_12_to_16_of_25_mb_in_all() -> None:
     assert sum(path.stat().st_size for path in FILES) <= 25_000_000
     assert (TRACES / "redis-1g.parquet").stat().st_size <= 7_000_000
     assert {path.name for path in TRACES.iterdir()} == {
-        "README.md", *(path.name for path in FILES), *(f"{path.stem}.md" for path in FILES)
+        "README.md", "index.json", *(path.name for path in FILES), *(f"{path.stem}.md" for path in FILES)
     }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""What traces look like: figures, curves, heatmaps, comparisons, and generators fitted to them."""
