@@ -80,6 +80,8 @@ def fit(folders: Sequence[Path | str], base: Costs) -> Fit:
     fixed, prices = dict(base.fixed_ps), dict(base.prices_ps)
     if "normal_pages" in centre:
         prices["normal_pages"] = _ps(centre["normal_pages"])
+    if "logged_page" in centre:
+        fixed["logged_page"] = max(0, _ps(centre["logged_page"]) - prices["normal_pages"])
     if "first_copy" in centre:
         fixed["first_copy"] = max(0, _ps(centre["first_copy"]) - prices["normal_pages"])
     for name in ("oversleep", "sync", "vm_stop", "device_state", "connect", "setup"):
@@ -176,8 +178,11 @@ def _bursts(figures: dict[str, float], log: list[tuple[int, str, str]], data: di
                 pure = sent - pages * NORMAL_BYTES < 200
                 (first if syncs == 1 else later).append(burst_us / pages) if pure or syncs > 1 else None
             burst_us = 0.0
-    _add(figures, "first_copy", first, np.median)
-    _add(figures, "normal_pages", later, np.median)
+    if data["case"].get("page_log"):  # QEMU logged every page that it sent, which takes time
+        _add(figures, "logged_page", later, np.median)
+    else:
+        _add(figures, "first_copy", first, np.median)
+        _add(figures, "normal_pages", later, np.median)
 
 
 def _stop(figures: dict[str, float], log: list[tuple[int, str, str]], throttled: bool) -> None:

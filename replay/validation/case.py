@@ -43,6 +43,7 @@ class Inputs:
     give_up_ns: int
     postcopy_after_ns: int | None
     busy_pct: int
+    page_log: bool  # QEMU was made to log every page that it sent
     zero: np.ndarray
     zero_source: str
     traces: dict[str, Path]
@@ -122,6 +123,7 @@ def _inputs(folder: Path, data: dict[str, Any]) -> Inputs:
         give_up_ns=int(float(asked.get("cancel_after_s") or DEFAULT_GIVE_UP_S) * 1e9),
         postcopy_after_ns=None if after_ms is None else int(float(after_ms) * 1e6),
         busy_pct=_busy_pct(data),
+        page_log=bool(asked.get("page_log")),
         zero=zero,
         zero_source=zero_source,
         traces=traces,
