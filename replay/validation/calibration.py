@@ -178,7 +178,7 @@ def _bursts(figures: dict[str, float], log: list[tuple[int, str, str]], data: di
                 pure = sent - pages * NORMAL_BYTES < 200
                 (first if syncs == 1 else later).append(burst_us / pages) if pure or syncs > 1 else None
             burst_us = 0.0
-    if data["case"].get("page_log"):  # QEMU logged every page that it sent, which takes time
+    if (data.get("case") or {}).get("page_log"):  # QEMU logged every page that it sent, which takes time
         _add(figures, "logged_page", later, np.median)
     else:
         _add(figures, "first_copy", first, np.median)
