@@ -53,6 +53,8 @@ def main() -> int:
         from replay.validation.run import validate
 
         report = validate(args.validate, trace_kind="both", leave_one_out=True)
+        others = validate(args.validate, trace_kind="others", members=5)
+        report["summary_by_trace_kind"] |= others["summary_by_trace_kind"]
         for skipped in report["skipped"]:
             print(f"skipped {skipped['name']}: {skipped['error'].rpartition(': ')[2]}", file=sys.stderr)
         README.write_text(replace(text, "how wrong predictions have been", markdown(report)))

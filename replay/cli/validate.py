@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trace-kind",
         default="auto",
         metavar="KIND",
-        help="auto (stores where there are, else events), store, event, both, or recording (default: auto)",
+        help="auto (stores where there are, else events), store, event, both, recording, or others: each case from the "
+        "guests of the other given cases of its workload (default: auto)",
     )
     parser.add_argument(
         "--trace", metavar="PATH", help="with recording: a trace file of another boot, or another case's folder"
@@ -98,7 +99,8 @@ def _show(report: dict[str, Any], args: argparse.Namespace) -> None:
             parts = [f"{part} {_pair(case['metrics'][f'postcopy-{part}'])}" for part in ("pages", "faults", "time")]
             lines.append(f"postcopy: predicted/actual {', '.join(parts)} ms")
         if lines or args.rounds:
-            out.print(f"{case['name']} ({case['trace_kind']})", markup=False)
+            origin = "" if case["trace_kind"] != "others" else f" from {case['trace_of']}"
+            out.print(f"{case['name']} ({case['trace_kind']}{origin})", markup=False)
         for line in lines:
             out.print(f"  {line}", markup=False)
         if args.rounds:

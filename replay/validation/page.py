@@ -21,7 +21,8 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [
         f"Cost table `{report['costs']}`" + (", fitted leave-one-out" if report["leave_one_out"] else "")
         + f"; {report['members']} replays a prediction. Summaries: migrations with a bandwidth limit and no capability"
-        " that changes their course. Not modelled, and predicted as a plain precopy: " + ", ".join(NOT_MODELLED) + ".",
+        " that changes their course. Not modelled, and predicted as a plain precopy: " + ", ".join(NOT_MODELLED)
+        + ". Another case's guest: the trace and zero map of one case with the parameters of another of its workload.",
         "",
     ]  # fmt: skip
     for kind, summary in report["summary_by_trace_kind"].items():
@@ -38,12 +39,13 @@ def markdown(report: dict[str, Any]) -> str:
         "",
     )
     lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    lines += [_case(case) for case in report["cases"]]
+    lines += [_case(case) for case in report["cases"] if case["trace_kind"] != "others"]
     return "\n".join(lines)
 
 
 def _summary(kind: str, summary: dict[str, Any]) -> list[str]:
-    lines = [f"| {kind} trace | cases or rounds | median | 90th percentile | |", "|---|---|---|---|---|"]
+    shown = "another case's guest" if kind == "others" else f"{kind} trace"
+    lines = [f"| {shown} | cases or rounds | median | 90th percentile | |", "|---|---|---|---|---|"]
     for name, label in _TARGETS.items():
         entry, extra = summary[name], ""
         if name == "dirty-sync-count":
@@ -69,6 +71,7 @@ def _case(case: dict[str, Any]) -> str:
     notes = [f"{name} not modelled" for name in case["not_modelled"]]
     notes += [] if case["bandwidth_limited"] else ["unlimited"]
     notes += ["knife-edge"] if case["knife_edge"] else []
+    notes += [f"{part} {_pair(metrics[f'postcopy-{part}'])}" for part in ("pages", "faults") if "postcopy-pages" in metrics]
     cells = (
         f"`{case['name']}`",
         case["trace_kind"],

@@ -63,12 +63,12 @@ class Prediction:
         """80 % interval of the total time; None when no member converges.
 
         It reaches HOST_NOISE_MS from its middle at least. Of two boots that are alike one may end a window later: from
-        a recording it is a window wider on either side.
+        another boot it is a window wider on either side.
         """
         if not self.total_ms:
             return None
         low, middle, high = np.quantile(np.array(self.total_ms), (0.1, 0.5, 0.9))
-        wider = WINDOW_MS if self.kind == "recording" else 0
+        wider = WINDOW_MS if self.kind in ("recording", "others") else 0
         low, high = min(low, middle - HOST_NOISE_MS), max(high, middle + HOST_NOISE_MS)
         return max(0, int(low) - wider), int(np.ceil(high)) + wider
 

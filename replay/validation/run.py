@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from replay.errors import TraceError, UsageError, unknown_name
+from replay.migration import versions
 from replay.migration.costs import load as load_costs
 from replay.validation import calibration, predict, score, traces
 from replay.validation.case import KINDS, Case, read_case
 from replay.validation.fluid import fluid
 
-CHOICES = ("auto", "store", "event", "both", "recording")
+CHOICES = ("auto", "store", "event", "both", "recording", "others")
 DEFAULT_COSTS = "tcg-2core"
 Report = dict[str, Any]
 
@@ -31,8 +32,9 @@ def validate(
 ) -> Report:
     """Predict each case and compare: {"cases": [...], "skipped": [...], "summary": {...}}.
 
-    `trace_kind`: "auto" (stores where a case has them, else events), "store", "event", "both", or "recording": with
-    `trace`, another boot's trace file from `members` start offsets, or another case's folder from its migrate command.
+    `trace_kind`: "auto" (stores where a case has them, else events), "store", "event", "both", "recording": with
+    `trace`, another boot's trace file from `members` start offsets, or another case's folder from its migrate command;
+    or "others": each case from the guests of all other given cases of its workload (named in `trace_of`).
     `leave_one_out` fits the cost table's per-page and fixed times on the other given cases. A broken case is listed
     under "skipped". Raises UsageError for senseless options.
     """
@@ -40,6 +42,8 @@ def validate(
         raise unknown_name("trace kind", trace_kind, CHOICES)
     if trace_kind == "recording" and trace is None:
         raise UsageError("recording needs --trace: a trace file of another boot, or the folder of another case")
+    if trace_kind == "others" and trace is not None:
+        raise UsageError("others takes the given cases' own traces: leave out --trace")
     if members < 1:
         raise UsageError("members must be at least 1")
     if not folders:
@@ -55,6 +59,9 @@ def validate(
             rest = [other.inputs.folder for other in cases if other.inputs.folder != case.inputs.folder]
             own = calibration.fit(rest, table).table
         try:
+            if trace_kind == "others":
+                rows += [_compare(case, "others", own, members, seed, guest) for guest in _guests_like(case, cases)]
+                continue
             for kind in _kinds(case, trace_kind):
                 rows.append(_compare(case, kind, own, members, seed, None if trace is None else Path(trace)))
         except TraceError as error:
@@ -97,6 +104,24 @@ def _kinds(case: Case, wanted: str) -> list[str]:
     return have
 
 
+def _guests_like(case: Case, cases: list[Case]) -> list[Path]:
+    """Folders of the other cases that run the same workload on the same QEMU, without capabilities that matter.
+
+    Under TCG QEMU 7.2 lost writes: a guest recorded there is not the one that a later version sees.
+    """
+    if case.inputs.capabilities:
+        return []
+    return [
+        other.inputs.folder
+        for other in cases
+        if other.inputs.folder != case.inputs.folder
+        and other.inputs.workload == case.inputs.workload
+        and versions.nearest(other.inputs.qemu_version) == versions.nearest(case.inputs.qemu_version)
+        and other.inputs.traces
+        and not other.inputs.capabilities
+    ]
+
+
 def _found(rows: list[dict[str, Any]]) -> list[str]:
     return sorted({row["trace_kind"] for row in rows})
 
@@ -109,6 +134,7 @@ def _compare(case: Case, kind: str, table: Any, members: int, seed: int, trace: 
     return {
         "name": case.inputs.name,
         "trace_kind": kind,
+        "trace_of": case.inputs.name if trace is None else trace.name,
         "metrics": score.metrics(case.actual, prediction),
         "rounds": score.rounds(case.actual, prediction),
         "p_converged": round(prediction.p_converged, 4),

@@ -16,6 +16,7 @@ from replay.validation.case import read_case
 
 CASES = Path(__file__).parent / "cases"
 CHURN, IDLE = CASES / "churn-1g-bw100-dt100", CASES / "idle-1g-bw60"
+MULTIFD, POSTCOPY = CASES / "rand128-10k-bw60-dt100-multifd2", CASES / "rand128-20k-bw50-postcopy"
 
 pytestmark = pytest.mark.skipif(DISABLED, reason="guests of a real size would take hours as plain Python")
 
@@ -47,6 +48,38 @@ def test_real_migrations_are_predicted():
         assert low <= metrics["total-time"]["predicted"] <= high
     assert report["summary"]["total-time"]["cases"] == 3
     assert report["summary_by_trace_kind"]["event"]["converged"] == {"right": 2, "of": 2}
+
+
+def test_a_migration_through_two_channels_is_predicted_to_a_window():
+    """Predicted as a plain precopy it would take 40 % longer."""
+    (case,) = replay.validate([MULTIFD], members=5)["cases"]
+    total = case["metrics"]["total-time"]
+    assert abs(total["predicted"] - total["actual"]) <= 110
+    assert abs(case["metrics"]["normal"]["error_pct"]) < 1.5
+    assert case["not_modelled"] == []
+
+
+def test_a_switch_to_postcopy_is_predicted(capsys):
+    (case,) = replay.validate([POSTCOPY], members=5)["cases"]
+    metrics = case["metrics"]
+    assert abs(metrics["total-time"]["error_pct"]) < 1
+    assert abs(metrics["postcopy-pages"]["error_pct"]) < 2
+    assert abs(metrics["postcopy-time"]["error_pct"]) < 10
+    assert metrics["postcopy-faults"]["predicted"] > 50
+    assert abs(metrics["downtime"]["predicted"] - metrics["downtime"]["actual"]) <= 5
+    assert any(text.startswith("postcopy asked for after 6.027 s") for text in case["inputs"])
+    assert main(["validate", str(POSTCOPY), "--members", "2"]) == 0
+    assert "postcopy: predicted/actual pages 249" in capsys.readouterr().out
+
+
+def test_guests_of_other_cases(copied):
+    change(copied, name="twin")
+    report = replay.validate([CHURN, copied, IDLE, MULTIFD], trace_kind="others", members=3)
+    assert [(case["name"], case["trace_of"]) for case in report["cases"]] == [(CHURN.name, copied.name), ("twin", CHURN.name)]
+    assert abs(report["cases"][0]["metrics"]["total-time"]["error_pct"]) < 1
+    assert report["summary_by_trace_kind"].keys() == {"others"}
+    with pytest.raises(UsageError, match="leave out --trace"):
+        replay.validate([CHURN], trace_kind="others", trace=CHURN)
 
 
 def test_the_same_twice_and_other_seeds_differ():
