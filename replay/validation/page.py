@@ -71,7 +71,8 @@ def _case(case: dict[str, Any]) -> str:
     notes = [f"{name} not modelled" for name in case["not_modelled"]]
     notes += [] if case["bandwidth_limited"] else ["unlimited"]
     notes += ["knife-edge"] if case["knife_edge"] else []
-    notes += [f"{part} {_pair(metrics[f'postcopy-{part}'])}" for part in ("pages", "faults") if "postcopy-pages" in metrics]
+    if "postcopy-pages" in metrics:
+        notes += [f"{part} {_pair(metrics[f'postcopy-{part}'])}" for part in ("pages", "faults")]
     cells = (
         f"`{case['name']}`",
         case["trace_kind"],
