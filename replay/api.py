@@ -185,7 +185,6 @@ def run_config(
         zero_share=config.zero_share,
         seed=config.seed,
     )
-    warm(log, design, config.formulation, config.xbzrle is not None)
     stalls = any(getattr(plugin.module, "STALLS_VCPUS", False) for plugin in (log, design))
     feed = Feed(
         source,
@@ -221,6 +220,10 @@ def run_config(
         multifd=channels,
         postcopy=switch,
     )
+    warm(
+        log, design, config.formulation,
+        cached=xbzrle is not None, channels=channels is not None, switches=switch is not None,
+    )  # fmt: skip
     plugin = parse("policy", config.policy) if config.policy else None
     decides = None if plugin is None else plugin.module.build(plugin.config)
     log_state = log.build(source.shape)

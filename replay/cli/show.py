@@ -118,6 +118,12 @@ def summary_lines(result: Result) -> list[str]:
         f"sent: {ram['normal']:,} normal + {ram['duplicate']:,} zero pages, {format_bytes(ram['transferred'])}",
         f"pages: {checked}",
     ]
+    last = result.rows[-1]
+    if last["cause"] == "postcopy":
+        lines.append(
+            f"postcopy: {last['postcopy_pages']:,} pages after the switch, {last['postcopy_faults']:,} faults, waits "
+            f"{format_duration(last['modelled_stall_ns'])}"
+        )
     if result.unsafe:
         lines.append(f"unsafe: {result.unsafe}")
     if result.guest["trace_repeats"]:

@@ -9,12 +9,14 @@ import numpy as np
 from replay.kernels import memory
 from replay.migration import costs, precopy
 from replay.migration.feed import Feed, Window
+from replay.migration.multifd import Channels
 from replay.migration.parameters import Parameters
+from replay.migration.postcopy import Switch
 from replay.migration.xbzrle import Settings
 from replay.plugins import Plugin
 from replay.verbs import GuestShape
 
-_warm: set[tuple[type, type, str, bool]] = set()
+_warm: set[tuple[type, type, str, bool, bool, bool]] = set()
 
 
 class _TinyGuest:
@@ -32,9 +34,20 @@ class _TinyGuest:
         return memory.ones_up_to(100, self.shape.n_words)
 
 
-def warm(log: Plugin, design: Plugin, formulation: str, cached: bool = False) -> None:
-    """Run a tiny replay of this pair once a process, so that no measured time holds a compilation."""
-    key = (log.module.State, design.module.State, formulation, cached)
+def warm(
+    log: Plugin,
+    design: Plugin,
+    formulation: str,
+    *,
+    cached: bool = False,
+    channels: bool = False,
+    switches: bool = False,
+) -> None:
+    """Run a tiny replay of this pair once a process, so that no measured time holds a compilation.
+
+    `cached`: with xbzrle, `channels`: with multifd, `switches`: with a switch to postcopy.
+    """
+    key = (log.module.State, design.module.State, formulation, cached, channels, switches)
     if key in _warm:
         return
     guest = _TinyGuest()
@@ -45,6 +58,8 @@ def warm(log: Plugin, design: Plugin, formulation: str, cached: bool = False) ->
         give_up_ns=10_000_000_000,
         formulation=formulation,
         xbzrle=Settings(cache_bytes=4096, share_ppm=0, delta_bytes=0) if cached else None,
+        multifd=Channels(count=1, find_zeros=True) if channels else None,
+        postcopy=Switch(after_ms=0) if switches else None,
     )
     feed = Feed(guest, start_ns=0, lanes=3, loop=True, closed_loop=True, check=True)
     table = costs.load(costs.DEFAULT)
