@@ -144,8 +144,8 @@ def run(
     inputs: Inputs, events: Recorded, table: Costs, start_ns: int, recorded_throttled: bool, busy_pct: int
 ) -> Outcome:
     """One replay of a case's migration."""
-    longest_ns = traces.THROTTLED_TAIL_NS if recorded_throttled else traces.TAILS_NS[-1]
-    source = traces.Continued(events, inputs, start_ns, longest_ns)
+    tails_ns = traces.THROTTLED_TAILS_NS if recorded_throttled else traces.TAILS_NS
+    source = traces.Continued(events, inputs, start_ns, tails_ns)
     feed = Feed(
         source,
         start_ns=0,

@@ -7,8 +7,9 @@ that syncs a little later than the recording would find a page that is written a
 put in where the trace can not have shown them (`fill`), at the page's own rate, seeded. A *recording* is an event or
 store trace of another boot without a migration.
 
-Where a replay outlives its trace, the trace's last second follows, then its last two, its last four, then its last five
-again and again, none longer than half of it: soon after its end the guest does most likely what it did last.
+Where a replay outlives its trace, the trace's last quarter of a second follows, then its last half, its last one, two,
+four, then its last five seconds again and again, none longer than half of it: soon after its end the guest does most
+likely what it did last. Under a throttle, whose periods last up to a second, its last one and then its last two.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from replay.validation.columns import read_columns
 from replay.validation.guest_memory import to_dense
 from replay.verbs import GuestShape
 
-TAILS_NS = (1_000_000_000, 2_000_000_000, 4_000_000_000, 5_000_000_000)
-THROTTLED_TAIL_NS = 2_000_000_000  # of a guest under a throttle that grows: what is older ran under a smaller one
-CONTINUATION = "its last 1, 2, 4 s and then its last 5 s again and again (at most half of it)"
+TAILS_NS = (250_000_000, 500_000_000, 1_000_000_000, 2_000_000_000, 4_000_000_000, 5_000_000_000)
+THROTTLED_TAILS_NS = (1_000_000_000, 2_000_000_000)  # what is older ran under a smaller throttle
+CONTINUATION = "its last 0.25 to 4 s, doubling, and then its last 5 s again and again (at most half of it)"
 _BETWEEN = 6
 REACH = 4
 
@@ -100,23 +101,23 @@ def with_unseen_pages(stores: Recorded, events: Recorded) -> Recorded:
 class Continued:
     """Recorded events from `start_ns` (on the recording's clock) on; then tails of it without end."""
 
-    def __init__(self, recorded: Recorded, inputs: Inputs, start_ns: int = 0, longest_ns: int = TAILS_NS[-1]):
+    def __init__(self, recorded: Recorded, inputs: Inputs, start_ns: int = 0, tails_ns: tuple[int, ...] = TAILS_NS):
         self.shape = GuestShape(n_pages=inputs.n_pages, n_vcpus=inputs.n_vcpus)
         self._recorded, self._start = recorded, start_ns
         self.duration_ns = 1 << 62
         self._zero = inputs.zero
-        self._longest_ns = longest_ns
+        self._tails_ns = tails_ns
         self.repeats = 0
 
     def windows(self, start_ns: int) -> Iterator[Window]:
         """What is recorded, then its tails."""
         r = self._recorded
-        longest = max(1, min(self._longest_ns, (r.end_ns - self._start) // 2))
+        longest = max(1, (r.end_ns - self._start) // 2)
         first = int(np.searchsorted(r.t_ns, self._start))
         end = r.end_ns - self._start
         yield self._window(r.t_ns[first:] - self._start, first, end)
         while True:
-            span = min(TAILS_NS[min(self.repeats, len(TAILS_NS) - 1)], longest)
+            span = min(self._tails_ns[min(self.repeats, len(self._tails_ns) - 1)], longest)
             tail = int(np.searchsorted(r.t_ns, r.end_ns - span))
             self.repeats += 1
             yield self._window(r.t_ns[tail:] - (r.end_ns - span) + end, tail, end + span)

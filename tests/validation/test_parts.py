@@ -16,7 +16,7 @@ from replay.migration.policy import SyncRecord
 from replay.migration.versions import nearest
 from replay.plugins import parse
 from replay.validation import calibration, guest_memory, score, table_file
-from replay.validation.traces import Continued, Recorded, fill, rearm_times, with_unseen_pages
+from replay.validation.traces import THROTTLED_TAILS_NS, Continued, Recorded, fill, rearm_times, with_unseen_pages
 
 MS = 1_000_000
 
@@ -113,15 +113,18 @@ def test_a_trace_is_continued_by_its_tails():
     class Guest:
         n_pages, n_vcpus, zero = 64, 1, np.zeros(64, bool)
 
-    trace = recorded([(second * 1000 * MS, second) for second in range(20)], end_ns=20_000 * MS)
+    trace = recorded([(quarter * 250 * MS, quarter) for quarter in range(80)], end_ns=20_000 * MS)
     windows = Continued(trace, Guest, 0).windows(0)
-    pages = [next(windows).page.tolist() for _ in range(6)]
-    assert pages == [list(range(20)), [19], [18, 19], [16, 17, 18, 19], [15, 16, 17, 18, 19], [15, 16, 17, 18, 19]]
-    windows = Continued(trace, Guest, 17_000 * MS).windows(0)
-    first, second, third = (next(windows) for _ in range(3))
-    assert (first.t_ns[0], first.end_ns) == (0, 3_000 * MS)
-    assert (second.t_ns[0], second.page[0], second.end_ns) == (3_000 * MS, 19, 4_000 * MS)
-    assert third.end_ns == 5_500 * MS
+    pages = [next(windows).page.tolist() for _ in range(8)]
+    assert pages[0] == list(range(80))
+    assert pages[1:] == [list(range(80 - count, 80)) for count in (1, 2, 4, 8, 16, 20, 20)]
+    windows = Continued(trace, Guest, 19_250 * MS).windows(0)
+    first, second, third, fourth = (next(windows) for _ in range(4))
+    assert (first.t_ns[0], first.end_ns) == (0, 750 * MS)
+    assert (second.t_ns[0], second.page[0], second.end_ns) == (750 * MS, 79, 1_000 * MS)
+    assert (third.end_ns, fourth.end_ns) == (1_375 * MS, 1_750 * MS)  # at most half of the trace
+    throttled = Continued(trace, Guest, 0, THROTTLED_TAILS_NS).windows(0)
+    assert [next(throttled).page.size for _ in range(4)] == [80, 4, 8, 8]
 
 
 def test_scores():
