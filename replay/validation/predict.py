@@ -108,7 +108,7 @@ def predict(
     starts = _starts(recorded, members) if chosen == "recording" else [0] * members
     if inputs.page_log:
         logged_ps = table.fixed_ps["logged_page"]
-        table = table.priced(normal_pages=table.prices_ps["normal_pages"] + logged_ps)
+        table = table.priced(**{name: table.prices_ps[name] + logged_ps for name in ("normal_pages", "xbzrle_pages")})
     throttled = "auto-converge" in (inputs.capabilities if trace is None else _capabilities(trace))
     for member, start_ns in enumerate(starts):
         busy = min(100, inputs.busy_pct * (10 + member % 5 * 5) // 10)
