@@ -26,6 +26,7 @@ from replay.migration.link import WINDOW_MS
 from replay.migration.parameters import Parameters
 from replay.migration.policy import Policy
 from replay.migration.record import Outcome
+from replay.migration.throttle import RUN_MS
 from replay.plugins import parse
 from replay.validation import traces
 from replay.validation.case import FILES, Inputs, read_case
@@ -49,6 +50,7 @@ class Prediction:
     outcome: Outcome
     p_converged: float
     total_ms: tuple[int, ...]  # of the members that converge, ascending
+    given_up_ms: tuple[int, ...]  # when the others were given up
     postcopy_faults: int  # the median over the members
     inputs: tuple[str, ...]
     notes: tuple[str, ...]
@@ -62,13 +64,16 @@ class Prediction:
     def interval_ms(self) -> tuple[int, int] | None:
         """80 % interval of the total time; None when no member converges.
 
-        It reaches HOST_NOISE_MS from its middle at least. Of two boots that are alike one may end a window later: from
-        another boot it is a window wider on either side.
+        A member that does not converge counts as one that takes until it is given up. The interval reaches
+        HOST_NOISE_MS from its middle at least. Of two boots that are alike one may end a window later: from another
+        boot it is a window wider on either side. Under a throttle it is a period of the throttle wider, because a sync
+        waits until a sleep is over.
         """
         if not self.total_ms:
             return None
-        low, middle, high = np.quantile(np.array(self.total_ms), (0.1, 0.5, 0.9))
+        low, middle, high = np.quantile(np.array(self.total_ms + self.given_up_ms), (0.1, 0.5, 0.9))
         wider = WINDOW_MS if self.kind in ("recording", "others") else 0
+        wider += max((RUN_MS * 100 // (100 - pct) for _, pct in self.outcome.throttle_steps), default=0)
         low, high = min(low, middle - HOST_NOISE_MS), max(high, middle + HOST_NOISE_MS)
         return max(0, int(low) - wider), int(np.ceil(high)) + wider
 
@@ -106,7 +111,9 @@ def predict(
     unseen = traces.read_file(paths["event"], inputs) if chosen == "store" and "event" in paths else None
     outcomes, filled = [], dict[int, Recorded]()
     starts = _starts(recorded, members) if chosen == "recording" else [0] * members
-    if inputs.page_log:
+    if not inputs.page_log:  # a guest that made up for a long sleep crowded out only a migration that was logged
+        table = dataclasses.replace(table, fixed_ps=table.fixed_ps | {"crowded_page": 0})
+    else:
         logged_ps = table.fixed_ps["logged_page"]
         table = table.priced(**{name: table.prices_ps[name] + logged_ps for name in ("normal_pages", "xbzrle_pages")})
     throttled = "auto-converge" in (inputs.capabilities if trace is None else _capabilities(trace))
@@ -233,7 +240,7 @@ def _starts(recorded: Recorded, members: int) -> list[int]:
 def _drawn(table: Costs, seed: int, member: int) -> Costs:
     """The cost table of one member: the given one for member 0, then figures drawn around it."""
     if member == 0:
-        return dataclasses.replace(table, fixed_ps=table.fixed_ps | {"crowded_page": 0})
+        return table
     generator = np.random.default_rng([seed, member, 0xC057])
     fixed, prices = dict(table.fixed_ps), dict(table.prices_ps)
     for name, spread in _SPREAD.items():
@@ -241,8 +248,7 @@ def _drawn(table: Costs, seed: int, member: int) -> Costs:
     factor = float(np.exp(generator.normal(0, _PAGE_SPREAD)))
     for name in ("normal_pages", "zero_pages"):
         prices[name] = int(prices[name] * factor)
-    # how far a guest that makes up for a long sleep crowds out the migration: not at all, or up to 36 us a page
-    fixed["crowded_page"] = int(fixed["crowded_page"] * max(0.0, float(generator.uniform(-1.75, 2.25))))
+    fixed["crowded_page"] = int(fixed["crowded_page"] * float(generator.uniform(0.25, 2.25)))  # up to 36 us were seen
     fixed["connect"] = max(0, fixed["connect"] + int(generator.integers(-500_000_000, 500_000_000)))
     return dataclasses.replace(table, fixed_ps=fixed, prices_ps=prices)
 
@@ -287,6 +293,7 @@ def _prediction(
         outcome=chosen,
         p_converged=len(done) / len(outcomes),
         total_ms=tuple(int(o.summary["total-time"]) for o in done),
+        given_up_ms=tuple(inputs.give_up_ns // 10**6 for _ in rest),
         postcopy_faults=int(np.median([o.summary["ram"]["postcopy-requests"] for o in outcomes])),
         inputs=tuple(used),
         notes=tuple(notes),
