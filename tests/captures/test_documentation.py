@@ -12,7 +12,7 @@ from replay.plugins import constant, names
 from tests.captures.common import ROOT, events, needs_kvm, needs_tracking
 
 SECTION = (ROOT / "README.md").read_text().split("## Capture\n")[1].split("\n## ")[0]
-COMMANDS = [shlex.split(line) for line in SECTION.splitlines() if line.startswith("replay capture ")]
+COMMANDS = [shlex.split(line) for line in SECTION.replace("\\\n", " ").splitlines() if line.startswith("replay capture ")]
 
 
 @pytest.mark.parametrize(
