@@ -27,7 +27,7 @@ COMMANDS = [shlex.split(line) for line in SECTION.replace("\\\n", " ").splitline
 def test_commands_run(command, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     numbers = random.Random(1)
-    (tmp_path / "big.txt").write_text("".join(f"{numbers.random()}\n" for _ in range(50_000)))
+    (tmp_path / "big.txt").write_text("".join(f"{numbers.random()}\n" for _ in range(200_000)))
     assert main(command) == 0
     assert len(events(tmp_path / command[command.index("-o") + 1])) > 100
 
