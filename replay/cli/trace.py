@@ -128,7 +128,7 @@ def _working_sets(f: dict[str, Any]) -> Table:
 
     table = Table(
         title="working set: distinct pages written in a window", title_justify="left", box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, 1, 0, 0), show_edge=False, pad_edge=False,
     )  # fmt: skip
     for name in ("window", "windows", "mean pages", "mean size", "max pages", "max size"):
         table.add_column(name, justify="right", no_wrap=True)
