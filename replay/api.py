@@ -265,7 +265,10 @@ def compare(results: list[Result]) -> Any:
 
 
 def validate(folders: list[str | os.PathLike[str]], **options: Any) -> dict[str, Any]:
-    """Predict recorded migrations and compare; what `replay validate --json` prints. See replay.validation.run."""
+    """Predict recorded migrations and compare; what `replay validate --json` prints. See replay.validation.run.
+
+    One file instead of folders is the summary that import_trace("cloud-hypervisor", ...) wrote; `trace` is then needed.
+    """
     from replay.validation.run import validate as predict_and_compare
 
     return predict_and_compare(folders, **options)

@@ -77,6 +77,7 @@ class Parameter:
     default: Any
     help: str
     unit: str
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +173,10 @@ def _parameter(node: ast.AnnAssign) -> Parameter:
     assert isinstance(node.target, ast.Name)
     options = {item.arg: ast.literal_eval(item.value) for item in call.keywords}
     default, text = (ast.literal_eval(item) for item in call.args)
-    return Parameter(name=node.target.id.replace("_", "-"), default=default, help=text, unit=options.get("unit", ""))
+    return Parameter(
+        name=node.target.id.replace("_", "-"), default=default, help=text, unit=options.get("unit", ""),
+        choices=tuple(options.get("choices", ())),
+    )  # fmt: skip
 
 
 def parse(kind: str, text: str) -> Plugin:

@@ -2,19 +2,22 @@
 
 What: the first write to every page after each re-arm, by vCPU. How, under TCG: QEMU's trace event
 memory_notdirty_write_access is turned on, and its log read as it grows; all pages are armed again every `interval` by
-starting a migration into a socket of our own and cancelling it after its first bitmap sync. While a real migration
-runs (`during-migration`, `migrate-to`) its own syncs do that; `migrate-to` starts one, `case` writes it down as a
-folder for `replay validate`. Under KVM: the kernel's tracer shows the entries of the dirty rings, and measurements of
-the dirty rate, of `interval` each, have them logged and reset. Everything is put back at the end, by a second process
-if this one dies. Cost: about 3 us of the vCPU and 95 bytes of QEMU's log for each first write, a few ms of another CPU
-for each re-arm; under KVM a fault for each first write. Bad for: QEMU before 9.0, which misses writes under TCG; guests
-under TCG that cannot be migrated; under KVM migrations, and writes in the some ms between two measurements.
+starting a migration into a socket of our own and cancelling it after its first bitmap sync. While a real migration runs
+(`during-migration`, `migrate-to`) its own syncs do that; `migrate-to` starts one, `case` writes it down as a folder for
+`replay validate`. Under KVM: the kernel's tracer shows the entries of the dirty rings, and measurements of the dirty
+rate, of `interval` each, have them logged and reset. Everything is put back at the end, by a second process if this one
+dies. One capture of a guest at a time: QEMU's log is locked meanwhile. Cost: about 3 us of the vCPU and 95 bytes of
+QEMU's log for each first write, a few ms of another CPU for each re-arm; under KVM a fault for each first write. Bad
+for: QEMU before 9.0, which misses writes under TCG; guests under TCG that cannot be migrated; under KVM migrations,
+writes in the some ms between two measurements, and guests still in their firmware: on a para-virtual host one did not
+boot on, so they are refused (`in_firmware`: go on anyway).
 
 Models: QEMU 7.2 to 10.2 with the trace backend log; Linux 5.11 and later.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +37,8 @@ migrate it meanwhile, and keep the migration as a case (the target: the same QEM
   replay validate vm-case
 record a migration that somebody else starts:
   replay capture qemu --qmp vm.qmp --during-migration -o vm.parquet
-guests under KVM need a dirty ring (-accel kvm,dirty-ring-size=4096), and replay as root on Linux 5.11 or later
+guests under KVM need a dirty ring (-accel kvm,dirty-ring-size=4096), and replay as root on Linux 5.11 or later;
+let them boot first: a guest that is still in its firmware is refused
 """
 COMMAND = "none"
 
@@ -55,6 +59,7 @@ class Config:
     case: str = param("", "with migrate-to: folder to write the migration to, for replay validate")
     bandwidth: int = param(0, "with migrate-to: max-bandwidth in bytes/s; 0: as it is set", unit="bytes", low=0)
     downtime_limit: int = param(0, "with migrate-to: downtime-limit; 0s: as it is set", unit="ns", low=0)
+    in_firmware: bool = param(False, "KVM: capture although the guest is in its firmware, or runs without paging")
     give_up: int = param(60_000_000_000, "with migrate-to: cancel the migration after this time", unit="ns", low=1)
 
 
@@ -75,10 +80,12 @@ def describe(config: Config, command: list[str]) -> list[str]:
     from replay.capturing.qmp import Monitor
     from replay.capturing.qmp_guest import inspect
     from replay.capturing.qmp_kvm import BUFFER_KB, check_tracer
+    from replay.capturing.qmp_log import alone
 
     with Monitor(config.qmp) as monitor:
         guest = inspect(monitor, config.log)
-    _check_guest(config, guest)
+        with alone(guest):
+            _check_guest(config, guest, monitor)
     if guest.kvm:
         check_tracer()
         done = [
@@ -104,9 +111,15 @@ def describe(config: Config, command: list[str]) -> list[str]:
         f"a first write to a page costs its vCPU {'a fault' if guest.kvm else f'3 us and {guest.log} 95 bytes'}",
         f"put back at the end, also after Ctrl-C or a crash: {undone}",
     ]
+    if guest.kvm:
+        lines.append(FIRMWARE)
     return [*lines, *([] if not guest.loses_writes else [LOSSY.format(version=guest.version)])]
 
 
+FIRMWARE = (
+    "known, of one para-virtual host: a guest captured while it was still in its firmware (SeaBIOS) did not boot on, "
+    "and its vCPU's thread kept a CPU busy. So this is refused unless --in-firmware is given"
+)
 LOSSY = "QEMU {version} misses writes under TCG to pages that stay in a vCPU's TLB; 9.0 and later do not"
 
 
@@ -115,12 +128,13 @@ def capture(config: Config, recorder: Recorder) -> None:
     from replay.capturing.qmp import Monitor
     from replay.capturing.qmp_guest import inspect
     from replay.capturing.qmp_kvm import Measuring, check_tracer
-    from replay.capturing.qmp_log import check_log
+    from replay.capturing.qmp_log import alone, check_log
     from replay.capturing.qmp_session import Driver, Migrating, Rearming, Session, Waiting
 
-    with Monitor(config.qmp) as monitor:
+    with Monitor(config.qmp) as monitor, contextlib.ExitStack() as stack:
         guest = inspect(monitor, config.log)
-        _check_guest(config, guest)
+        lock = stack.enter_context(alone(guest))
+        _check_guest(config, guest, monitor)
         instance = ""
         driver: Driver
         if guest.kvm:
@@ -140,10 +154,12 @@ def capture(config: Config, recorder: Recorder) -> None:
         facts.notes["qemu"] = {"version": guest.version, "ramblocks": list(guest.ramblock_lines)}
         if guest.loses_writes:
             facts.limits.append(LOSSY.format(version=guest.version))
-        Session(monitor, guest, recorder, instance).run(driver)
+        Session(monitor, guest, recorder, lock, instance).run(driver)
 
 
-def _check_guest(config: Config, guest: Any) -> None:
+def _check_guest(config: Config, guest: Any, monitor: Any) -> None:
+    from replay.capturing.qmp_guest import in_firmware
+
     if guest.kvm and (config.migrate_to or config.during_migration or guest.migrating):
         raise UsageError(
             "this guest runs under KVM: its migrations are not recorded, only what it writes without one. To record a "
@@ -151,3 +167,8 @@ def _check_guest(config: Config, guest: Any) -> None:
         )
     if guest.migrating and config.migrate_to:
         raise UsageError(f"a migration runs already ({guest.migration['status']}); leave out --migrate-to to join it")
+    if guest.kvm and not config.in_firmware and in_firmware(monitor):
+        raise UsageError(
+            "this guest is still in its firmware (no paging on vCPU 0): captured now it may never boot on. Wait until "
+            "its system runs; --in-firmware goes on anyway, and is for guests that never turn paging on"
+        )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,9 @@ from replay.errors import UsageError
 PAGE = 4096
 STORE = "memory_notdirty_write_access"
 LOSSY_BEFORE = (9, 0)
+_CR0 = re.compile(r"\bCR0=([0-9a-f]{8,16})\b")
+_PAGING = 1 << 31
+_LOOKS, _BETWEEN_S = 3, 0.05
 _BLOCK = re.compile(
     r"^\s*(\S+)\s+\S+(?: \S?iB)?\s+0x([0-9a-f]+)\s+0x([0-9a-f]+)\s+0x[0-9a-f]+(?:\s+0x([0-9a-f]+))?", re.MULTILINE
 )
@@ -110,6 +114,21 @@ def inspect(monitor: Monitor, log: str = "") -> Guest:
         log=Path(log) if log else _log_of(process),
         migration=monitor.execute("query-migrate"),
     )
+
+
+def in_firmware(monitor: Monitor) -> bool:
+    """Whether vCPU 0 of an x86 guest has not turned paging on, which systems do at once and SeaBIOS never does.
+
+    It is looked at three times, 50 ms apart: a system may be seen in a call of its firmware (SMM). False for other
+    guests, and for firmware that uses paging itself (64-bit UEFI).
+    """
+    for look in range(_LOOKS):
+        if look:
+            time.sleep(_BETWEEN_S)
+        found = _CR0.search(monitor.human("info registers"))
+        if found is None or int(found[1], 16) & _PAGING:
+            return False
+    return True
 
 
 def event_state(monitor: Monitor, name: str) -> str | None:

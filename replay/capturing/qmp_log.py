@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -34,6 +36,25 @@ def open_log(guest: Guest) -> IO[bytes]:
         raise UsageError(f"{guest.log}: QEMU's log cannot be followed: {error.strerror}; see --log") from None
     file.seek(0, 2)
     return file
+
+
+@contextlib.contextmanager
+def alone(guest: Guest) -> Iterator[int]:
+    """Hold the lock (flock) on QEMU's log, which every capture of a guest reads, whatever QMP socket it uses.
+
+    Yields its file descriptor: a process that inherits it holds the lock too. When the last holder ends, however it
+    ends, the lock is gone. Raises UsageError when another capture of the guest holds it.
+    """
+    with open_log(guest) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{guest.log}: another capture of this guest is running; wait until it has ended, or end it (Ctrl-C)"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield file.fileno()
 
 
 def check_log(monitor: Monitor, guest: Guest) -> None:

@@ -68,16 +68,17 @@ class Driver(Protocol):
 
 
 class Session:
-    """A recording. `t0_ns`: when the migration began, in ns since 1970, if there was one."""
+    """A recording. `t0_ns`: when the migration began, in ns since 1970, if there was one. `lock`: of `alone`."""
 
     log: LogReader | RingReader
 
-    def __init__(self, monitor: Monitor, guest: Guest, recorder: Recorder, instance: str = "") -> None:
+    def __init__(self, monitor: Monitor, guest: Guest, recorder: Recorder, lock: int, instance: str = "") -> None:
         self.monitor = monitor
         self.guest = guest
         self.recorder = recorder
         self.before_undo = contextlib.ExitStack()  # to be closed before anything is put back
         self.at_the_end = contextlib.ExitStack()
+        self._lock = lock
         self._instance = instance
         self.t0_ns: int | None = None
         self.case: CaseWriter | None = None
@@ -92,7 +93,7 @@ class Session:
         facts.clock = driver.CLOCK
         found = snapshot(self.monitor, driver.EVENTS, driver.SETTINGS)
         found.instance = self._instance
-        undo = Undo(self.monitor, found, next(iter(self.guest.threads)))
+        undo = Undo(self.monitor, found, next(iter(self.guest.threads)), self._lock)
         with self.at_the_end, undo as self.undo, self.before_undo:
             self._origin_ns = self.recorder.begin(driver.now_ns(), reorder_ns=SECOND_NS)
             for name in found.events:

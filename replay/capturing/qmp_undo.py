@@ -125,12 +125,14 @@ class Undo:
     """A context manager around everything that changes a QEMU. `thread`: one of its threads, to tell whether it lives.
 
     Leaving it restores. Where the connection broke and QEMU did not end, the guard restores over one of its own.
+    `lock`: a file descriptor that the guard keeps open as long as it may have to restore.
     """
 
-    def __init__(self, monitor: Monitor, found: Found, thread: int) -> None:
+    def __init__(self, monitor: Monitor, found: Found, thread: int, lock: int) -> None:
         self.found = found
         self._monitor = monitor
         self._thread = thread
+        self._lock = lock
         self._own_migration = False
         self._over = False
 
@@ -141,6 +143,7 @@ class Undo:
             [sys.executable, "-m", "replay.capturing.qmp_undo", str(self._monitor.path.absolute())],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, start_new_session=True,
+            pass_fds=(self._lock,),
         )  # fmt: skip
         self._tell(json.dumps(asdict(self.found)))
         return self

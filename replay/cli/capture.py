@@ -53,7 +53,7 @@ def _parser(kind: str) -> argparse.ArgumentParser:
         parser.usage = f"replay capture {kind} -o OUTPUT [options] -- COMMAND..."
     parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help="the trace to write")
     for parameter in described.parameters:
-        add_flag(parser, parameter.name, parameter.default, parameter.unit, parameter.help)
+        add_flag(parser, parameter.name, parameter.default, parameter.unit, parameter.help, parameter.choices)
     common = parser.add_argument_group("of every kind")
     for field in dataclasses.fields(Options):
         add_flag(common, field.name.replace("_", "-"), field.default, field.metadata["unit"], field.metadata["help"])

@@ -54,7 +54,7 @@ def _parser(kind: str) -> argparse.ArgumentParser:
     parser.add_argument("files", nargs="+", metavar="FILE", help="recordings, in their order; -: standard input")
     parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help="the file to write")
     for parameter in described.parameters:
-        add_flag(parser, parameter.name, parameter.default, parameter.unit, parameter.help)
+        add_flag(parser, parameter.name, parameter.default, parameter.unit, parameter.help, parameter.choices)
     common = parser.add_argument_group("of every kind")
     for field in dataclasses.fields(Options):
         add_flag(common, field.name.replace("_", "-"), field.default, field.metadata["unit"], field.metadata["help"])
@@ -62,17 +62,19 @@ def _parser(kind: str) -> argparse.ArgumentParser:
     return parser
 
 
-def add_flag(parser: Any, name: str, default: Any, unit: str, text: str) -> None:
+def add_flag(parser: Any, name: str, default: Any, unit: str, text: str, choices: tuple[str, ...] = ()) -> None:
     """A flag for a parameter that a plug-in describes."""
     from replay.plugins import spell
-    from replay.units import format_duration
+    from replay.units import format_bytes, format_duration
 
-    shown = format_duration(default).replace(" ", "") if unit == "ns" else spell(default, unit)
+    shown = {"ns": format_duration, "bytes": format_bytes}.get(unit, lambda value: spell(value, unit))(default)
+    shown = shown.replace(" ", "") if unit in ("ns", "bytes") else shown
     if isinstance(default, bool):
         parser.add_argument(f"--{name}", nargs="?", const="on", metavar="on|off", help=text.replace("%", "%%"))
         return
-    metavar = {"ns": "TIME", "bytes": "SIZE", "share": "SHARE"}.get(unit, "TEXT")
-    ending = f" (default: {shown})" if shown not in ("", "0", "0ns") else ""
+    metavar = {"ns": "TIME", "bytes": "SIZE", "share": "SHARE"}.get(unit, "")
+    metavar = metavar or "|".join(choices) or ("N" if isinstance(default, int) else "TEXT")
+    ending = f" (default: {shown})" if shown not in ("", "0", "0ns", "0B") else ""
     parser.add_argument(f"--{name}", metavar=metavar, help=(text + ending).replace("%", "%%"))
 
 

@@ -126,9 +126,12 @@ def _working_sets(f: dict[str, Any]) -> Table:
 
     from replay.units import format_bytes, format_duration
 
-    table = Table(title="working set: distinct pages written in a window", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title="working set: distinct pages written in a window", title_justify="left", box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0), show_edge=False, pad_edge=False,
+    )  # fmt: skip
     for name in ("window", "windows", "mean pages", "mean size", "max pages", "max size"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for w in f["working_set"]:
         mean, most = w["mean_unique_pages"], w["max_unique_pages"]
         table.add_row(

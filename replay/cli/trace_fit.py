@@ -10,6 +10,7 @@ from replay.cli.options import add_json
 from replay.config import RunConfig
 
 LISTED = 5
+FEW = 1000
 NOTE = "a fit: its figures are near the trace's as far as the table says; it is not the program that was recorded"
 
 
@@ -48,6 +49,8 @@ def _fit(args: argparse.Namespace) -> int:
         spelled = ", ".join(f"{key} {value}" for key, value in part.items() if key != "workload")
         console.print(f"{part['workload']}: {spelled}", markup=False)
     console.print(NOTE, markup=False)
+    if found.original["n_events"] < FEW:
+        console.print(f"{found.original['n_events']:,} events are few: any workload can be near to them", markup=False)
     if args.output:
         print(f"{args.output}: replay generate {args.output} -o FILE.parquet")
     return 0

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PICTURE_CELLS = (800, 400)
 LINES = 22
 LABEL_COLUMNS = 11
+TIME_UNITS = (("s", 1e9), ("ms", 1e6), ("us", 1e3), ("ns", 1.0))
+ADDRESS_UNITS = (("G", 1 << 30, 3), ("M", 1 << 20, 2), ("K", 1 << 10, 0))
 SHADES = " .:-=+*#%@"
 # Seven colours of matplotlib's viridis, from few writes to many: on a terminal's dark ground light is many.
 COLOURS = ((68, 1, 84), (68, 57, 131), (49, 104, 142), (33, 145, 140), (53, 183, 121), (144, 215, 67), (253, 231, 37))
@@ -37,7 +39,12 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--bins", metavar="COLUMNSxROWS", help="cells (default: 800x400 in a picture, what fits in the terminal)"
     )
-    parser.add_argument("--address", metavar="gib|page", default="gib", help="vertical axis (default: gib)")
+    parser.add_argument(
+        "--address",
+        metavar="gib|page",
+        default="gib",
+        help="vertical axis (default: gib; mib or kib where little is shown)",
+    )
     add_json(parser)
     parser.set_defaults(act=_heatmap)
 
@@ -67,7 +74,7 @@ def _heatmap(args: argparse.Namespace) -> int:
         print(f"{args.output}: {int(heat.cells.sum()):,} of {heat.n_events:,} writes, {columns}x{rows} cells")
     else:
         for line in text(heat, console, args.address):
-            console.print(line, no_wrap=True)
+            console.print(line)
     return 0
 
 
@@ -122,15 +129,20 @@ def text(heat: Heat, console: Console, address: str) -> list[Text]:
     width = level.shape[1]
     bottom = _label(heat, 0, address)
     out.append(Text(f"{bottom:>{LABEL_COLUMNS - 2}} └" + "─" * width))
-    begin, end = (f"{ns / 1e9:.6g} s" for ns in (heat.from_ns, heat.to_ns))
-    out.append(Text(" " * LABEL_COLUMNS + begin + end.rjust(width - len(begin))))
+    unit, scale = next(((u, s) for u, s in TIME_UNITS if heat.to_ns - heat.from_ns >= s), TIME_UNITS[-1])
+    begin, end = (f"{ns / scale:.6g} {unit}" for ns in (heat.from_ns, heat.to_ns))
+    out.append(Text(" " * LABEL_COLUMNS + begin + end.rjust(max(width - len(begin), len(end) + 1))))
     out.append(_scale(heat, most, colour))
     return out
 
 
 def _label(heat: Heat, share: float, address: str) -> str:
     page = heat.first_page + share * (heat.end_page - heat.first_page)
-    return f"{page:,.0f}" if address == "page" else f"{page * heat.page_size / (1 << 30):.3f} G"
+    if address == "page":
+        return f"{page:,.0f}"
+    shown = (heat.end_page - heat.first_page) * heat.page_size
+    unit, scale, digits = next((row for row in ADDRESS_UNITS if shown >= row[1] // 4), ADDRESS_UNITS[-1])
+    return f"{page * heat.page_size / scale:,.{digits}f} {unit}"
 
 
 def _halves(upper: float, lower: float) -> tuple[str, str]:
@@ -162,10 +174,10 @@ def _scale(heat: Heat, most: int, colour: bool) -> Text:
     from replay.units import format_bytes, format_duration
 
     steps = [step / 8 for step in range(9)]
-    row = Text(" " * LABEL_COLUMNS + "1 ")
+    row = Text("1 ")
     for step in steps:
         row.append("█" if colour else _shade(step), _colour(step) if colour else "")
     cell_ns = (heat.to_ns - heat.from_ns) / heat.cells.shape[1]
     pages = (heat.end_page - heat.first_page) / heat.cells.shape[0]
-    row.append(f" {most:,} writes in {format_duration(cell_ns)} x {format_bytes(pages * heat.page_size)} (log scale)")
+    row.append(f"  {most:,} writes in {format_duration(cell_ns)} x {format_bytes(pages * heat.page_size)} (log scale)")
     return row

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 BARS = " ▁▂▃▄▅▆▇█"
 CURVE_COLUMNS = 72
+ALL_COLUMNS = 80
+NARROW = ("window", "windows", "mean pages", "max", "mean size", "extent")
 WORDS = """words:
   working set   distinct pages written in a window
   extent        neighbouring pages that were all written in a window, in any order: what a bitmap
@@ -67,9 +69,9 @@ def _stat(args: argparse.Namespace) -> int:
         show.print_json(found.as_dict())
         return 0
     console = show.console()
-    for table in (_figures(found.figures), _windows(found.figures)):
+    for table in (_figures(found.figures), _windows(found.figures, narrow=console.width < ALL_COLUMNS)):
         console.print(table)
-    for line in _curves(found):
+    for line in _curves(found, min(console.width, CURVE_COLUMNS + 28)):
         console.print(line, markup=False, no_wrap=True)
     return 0
 
@@ -154,7 +156,8 @@ def _spread(percentiles: dict[str, float | None], text: Any) -> str:
     return ", ".join("-" if value is None else text(value) for value in percentiles.values())
 
 
-def _windows(f: dict[str, Any]) -> Any:
+def _windows(f: dict[str, Any], narrow: bool = False) -> Any:
+    """A row a window length; `narrow`: the columns that say most."""
     from rich import box
     from rich.table import Table
 
@@ -164,10 +167,11 @@ def _windows(f: dict[str, Any]) -> Any:
         title="working set and extents by window", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     headings = ("window", "windows", "mean pages", "median", "95 %", "max", "mean size", "extent", "half in")
-    for heading in headings:
+    shown = [heading for heading in headings if not narrow or heading in NARROW]
+    for heading in shown:
         table.add_column(heading, justify="right", no_wrap=heading != "mean pages")
     for w in f["windows"]:
-        table.add_row(
+        cells = (
             format_duration(w["window_ns"]),
             f"{w['windows']:,}",
             *(f"{w[f'{key}_unique_pages']:,.0f}" for key in ("mean", "median", "p95", "max")),
@@ -175,30 +179,38 @@ def _windows(f: dict[str, Any]) -> Any:
             f"{w['extents']['mean']:.2f}",
             f"{w['extents']['half_of_pages_in']:,}",
         )
-    table.caption = "extent: mean pages of one; half in: half of the pages lie in extents of that many and less"
+        table.add_row(*(cell for heading, cell in zip(headings, cells, strict=True) if heading in shown))
+    table.caption = "extent: mean pages of one" + (
+        "" if narrow else "; half in: half of the pages lie in extents of that many and less"
+    )
     table.caption_justify = "left"
     return table
 
 
-def _curves(found: Stat) -> list[str]:
-    """Rate and working set over time, a bar a slice of the recording."""
+def _curves(found: Stat, width: int) -> list[str]:
+    """Rate and working set over time, a bar a slice of the recording, in lines of at most `width`."""
     from replay.units import format_duration
 
     curve = found.curves[0]
     if curve.events.size < 8:
         return []
     length = format_duration(curve.window_ns)
+    ends = (
+        f"  peak {curve.events.max() / (curve.window_ns / 1e9):,.0f}/s",
+        f"  max {curve.unique_pages.max():,} in {length}",
+    )
+    room = max(8, min(CURVE_COLUMNS - 16, width - 12 - max(map(len, ends))))
     return [
-        f"writes      {_bars(curve.events)}  peak {curve.events.max() / (curve.window_ns / 1e9):,.0f}/s",
-        f"working set {_bars(curve.unique_pages)}  max {curve.unique_pages.max():,} in {length}",
+        f"writes      {_bars(curve.events, room)}{ends[0]}",
+        f"working set {_bars(curve.unique_pages, room)}{ends[1]}",
     ]
 
 
-def _bars(values: Any) -> str:
+def _bars(values: Any, columns: int) -> str:
     """Values over time in block characters from zero to the highest, each the mean of its part."""
     import numpy as np
 
-    parts = np.array_split(values, min(CURVE_COLUMNS - 16, values.size))
+    parts = np.array_split(values, min(columns, values.size))
     means = np.array([part.mean() for part in parts])
     heights = np.ceil(means / max(float(means.max()), 1e-9) * (len(BARS) - 1)).astype(int)
     return "".join(BARS[height] for height in heights)

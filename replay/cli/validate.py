@@ -1,4 +1,4 @@
-"""`replay validate`: predictions against real migrations."""
+"""`replay validate`: predictions against real migrations: recorded with their traces, or known by their rounds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ _LABELS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `replay validate`."""
     parser.add_argument(
-        "case", metavar="CASE_DIR", nargs="+", help="folder of a recorded migration (case.json, traces)"
+        "case",
+        metavar="CASE_DIR|ROUNDS.json",
+        nargs="+",
+        help="folder of a recorded migration (case.json, traces); or what replay import cloud-hypervisor wrote: its "
+        "passes, beside those that the guest of --trace gives in full passes and in QEMU's loop",
     )
     parser.add_argument(
         "--trace-kind",
@@ -34,9 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "guests of the other given cases of its workload (default: auto)",
     )
     parser.add_argument(
-        "--trace", metavar="PATH", help="with recording: a trace file of another boot, or another case's folder"
+        "--trace",
+        metavar="PATH",
+        help="with recording: a trace file of another boot, or another case's folder; with rounds: that guest's trace",
     )
-    parser.add_argument("--costs", default="tcg-2core", metavar="TABLE", help="cost table (default: tcg-2core)")
+    parser.add_argument("--costs", metavar="TABLE", help="cost table (default: tcg-2core; with rounds: generic-x86)")
     parser.add_argument(
         "--leave-one-out", action="store_true", help="fit the host's figures for each case on the other given cases"
     )
@@ -50,9 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Predict, compare, show; 4 when a case was broken."""
+    from replay.cli.validate_rounds import show_rounds
+    from replay.errors import UsageError
     from replay.validation.picture import picture
+    from replay.validation.rounds_file import is_summary
     from replay.validation.run import validate
 
+    rounds = any(is_summary(case) for case in args.case)
+    if args.output and rounds:
+        raise UsageError("-o draws cases; rounds have no picture: leave it out")
     show.note_compiling()
     report = validate(
         args.case,
@@ -68,6 +80,8 @@ def main(args: argparse.Namespace) -> int:
         picture(report, args.output)
     if args.json:
         show.print_json(report)
+    elif rounds:
+        show_rounds(report)
     else:
         _show(report, args)
     for skipped in report["skipped"]:

@@ -1,8 +1,9 @@
 """cloud-hypervisor: the precopy rounds in its log, as a summary; no pages are in them.
 
 What: iterations with their bytes, bandwidth and times, and the downtime, as JSON: to put beside what `replay run`
-predicts for a guest like it. It is not a trace: the log does not say which pages were written. How: key=value pairs of
-the lines, with their units turned into bytes and nanoseconds. Cost: O(lines). Bad for: anything that asks for pages.
+predicts for a guest like it: `replay validate rounds.json --trace guest.parquet`. It is not a trace: the log does not
+say which pages were written. How: key=value pairs of the lines, with their units turned into bytes and nanoseconds.
+Cost: O(lines). Bad for: anything that asks for pages.
 
 Models: Cloud Hypervisor from March 2026 on, vmm/src/lib.rs, log level debug (-vv).
 """
@@ -24,7 +25,9 @@ HOW = """how to record (the source's log, with debug messages):
   ch-remote --api-socket /tmp/api send-migration destination_url=tcp:HOST:PORT,downtime_ms=300
 then
   replay import cloud-hypervisor /tmp/source.log -o rounds.json
-the log tells of rounds, not of pages: the result is a summary to compare with, not a trace that can be replayed
+the log tells of rounds, not of pages: the result is a summary to compare with, not a trace that can be replayed;
+beside what a trace of that guest (or of one like it) gives:
+  replay validate rounds.json --trace guest.parquet
 """
 
 _LINE = re.compile(
@@ -43,6 +46,7 @@ _UNITS: dict[str, tuple[str, int]] = {
     "s": ("ns", 10**9), "ms": ("ns", 10**6), "us": ("ns", 10**3), "µs": ("ns", 10**3), "ns": ("ns", 1),
 }  # fmt: skip
 _NAMES = {"iter": "round", "total": "sent", "curr": "this_round", "bw": "bandwidth", "avg_bw": "mean_bandwidth"}
+_CONVERGED = "Precopy converged: "
 _NEEDED = ("iter", "total", "curr")
 
 
@@ -94,7 +98,15 @@ def _take(line: bytes, told: dict[str, Any], rounds: list[dict[str, Any]], repor
         numbers = [_scaled(done[k], done[k + 1]) for k in (1, 3, 5) if done[k]] if done else []
         if not numbers or None in numbers:
             return "damaged: end of the migration"
-        told["completed"] = dict(zip(("total_ns", "downtime_ns", "downtime_limit_ns"), numbers, strict=False))
+        told["completed"] = {"migration": told["migrations"]} | dict(
+            zip(("total_ns", "downtime_ns", "downtime_limit_ns"), numbers, strict=False)
+        )
+    elif message.startswith(_CONVERGED):
+        values = _pairs(message.removeprefix(_CONVERGED))
+        if values is None or _key("curr", values) is None:
+            return "damaged: convergence"
+        kept = {name: values[name] for name in ("round", "this_round_bytes", "est_downtime_ns") if name in values}
+        told["converged"] = {"migration": told["migrations"], "t_ns": t_ns, **kept}
     elif message.startswith("Downtime breakdown: "):
         parts = message.removeprefix("Downtime breakdown: ").partition(" ")[2].strip("() ")
         values = _pairs(parts)

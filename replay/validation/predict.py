@@ -110,7 +110,7 @@ def predict(
         inputs = dataclasses.replace(inputs, zero=zero, zero_source=source)
     unseen = traces.read_file(paths["event"], inputs) if chosen == "store" and "event" in paths else None
     outcomes, filled = [], dict[int, Recorded]()
-    starts = _starts(recorded, members) if chosen == "recording" else [0] * members
+    starts = start_offsets(recorded, members) if chosen == "recording" else [0] * members
     if not inputs.page_log:  # a guest that made up for a long sleep crowded out only a migration that was logged
         table = dataclasses.replace(table, fixed_ps=table.fixed_ps | {"crowded_page": 0})
     else:
@@ -231,7 +231,7 @@ def _events(recorded: Recorded, unseen: Recorded | None, seed: int) -> Recorded:
     return recorded if unseen is None else traces.with_unseen_pages(recorded, traces.fill(unseen, seed))
 
 
-def _starts(recorded: Recorded, members: int) -> list[int]:
+def start_offsets(recorded: Recorded, members: int) -> list[int]:
     """Start offsets over the first two thirds of a recording."""
     begin, end = int(recorded.t_ns[0]), recorded.end_ns
     return [begin + (end - begin) * 2 * member // (3 * members) for member in range(members)]

@@ -1,4 +1,4 @@
-"""`replay validate`: cases in, one JSON-ready report out."""
+"""`replay validate`: cases, or a summary of rounds, in; one JSON-ready report out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from replay.errors import TraceError, UsageError, unknown_name
 from replay.migration import versions
 from replay.migration.costs import load as load_costs
-from replay.validation import calibration, predict, score, traces
+from replay.validation import calibration, predict, rounds, score, traces
 from replay.validation.case import KINDS, Case, read_case
 from replay.validation.fluid import fluid
+from replay.validation.rounds_file import is_summary
 
 CHOICES = ("auto", "store", "event", "both", "recording", "others")
 DEFAULT_COSTS = "tcg-2core"
@@ -23,7 +24,7 @@ def validate(
     folders: Sequence[str | os.PathLike[str]],
     *,
     trace_kind: str = "auto",
-    costs: str = DEFAULT_COSTS,
+    costs: str | None = None,
     leave_one_out: bool = False,
     members: int = predict.MEMBERS,
     seed: int = 1,
@@ -36,7 +37,9 @@ def validate(
     `trace`, another boot's trace file from `members` start offsets, or another case's folder from its migrate command;
     or "others": each case from the guests of all other given cases of its workload (named in `trace_of`).
     `leave_one_out` fits the cost table's per-page and fixed times on the other given cases. A broken case is listed
-    under "skipped". Raises UsageError for senseless options.
+    under "skipped". `costs`: "tcg-2core" unless given. A file instead of a folder is a summary of rounds, one alone,
+    compared with `trace` as replay.validation.rounds says. Raises UsageError for senseless options, and TraceError for
+    a file that is no such summary.
     """
     if trace_kind not in CHOICES:
         raise unknown_name("trace kind", trace_kind, CHOICES)
@@ -48,7 +51,18 @@ def validate(
         raise UsageError("members must be at least 1")
     if not folders:
         raise UsageError("give at least one case folder")
-    table = load_costs(costs)
+    if any(is_summary(folder) for folder in folders):
+        if len(folders) > 1:
+            raise UsageError("a summary of rounds is compared alone: give one file, or folders of cases")
+        if trace_kind != "auto" or leave_one_out:
+            raise UsageError(
+                f"{folders[0]}: a summary of rounds has no cases, so no --trace-kind and no --leave-one-out"
+            )
+        return rounds.compare_rounds(
+            Path(folders[0]), None if trace is None else os.fspath(trace), load_costs(costs or rounds.COSTS),
+            members=members, seed=seed, progress=progress,
+        )  # fmt: skip
+    table = load_costs(costs or DEFAULT_COSTS)
     cases, skipped = _read_all(folders)
     rows: list[dict[str, Any]] = []
     for number, case in enumerate(cases):

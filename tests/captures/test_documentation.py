@@ -12,7 +12,7 @@ from replay.plugins import constant, names
 from tests.captures.common import ROOT, events, needs_kvm, needs_tracking
 
 SECTION = (ROOT / "README.md").read_text().split("## Capture\n")[1].split("\n## ")[0]
-COMMANDS = [shlex.split(line) for line in SECTION.splitlines() if line.startswith("replay capture ")]
+COMMANDS = [shlex.split(line) for line in SECTION.replace("\\\n", " ").splitlines() if line.startswith("replay capture ")]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ COMMANDS = [shlex.split(line) for line in SECTION.splitlines() if line.startswit
 def test_commands_run(command, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     numbers = random.Random(1)
-    (tmp_path / "big.txt").write_text("".join(f"{numbers.random()}\n" for _ in range(50_000)))
+    (tmp_path / "big.txt").write_text("".join(f"{numbers.random()}\n" for _ in range(200_000)))
     assert main(command) == 0
     assert len(events(tmp_path / command[command.index("-o") + 1])) > 100
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from replay.capturing.qmp_case import check_folder, rounds_of
 from replay.capturing.qmp_guest import Block, Guest
-from replay.capturing.qmp_log import READ_BYTES, LogReader
+from replay.capturing.qmp_log import READ_BYTES, LogReader, alone
 from replay.errors import TraceError, UsageError
 
 STORE = b"%d@100.%06d:memory_notdirty_write_access 0xffff888003c5e010 ram_addr 0x%x size 8\n"
@@ -74,6 +76,23 @@ def test_a_log_that_is_cut_off_is_an_error(tmp_path):
             reader.read()
     with pytest.raises(UsageError, match="cannot be followed"):
         LogReader(guest(tmp_path / "missing"))
+
+
+def test_one_capture_of_a_guest_at_a_time(tmp_path):
+    """The lock is with whoever has the descriptor: also a guard that outlives the capture; then nothing is left of it."""
+    log = tmp_path / "log"
+    log.write_bytes(b"")
+    waits = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with alone(guest(log)) as lock:
+        guard = subprocess.Popen(waits, stdin=subprocess.PIPE, pass_fds=(lock,))
+        with pytest.raises(UsageError, match="another capture of this guest"), alone(guest(log)):
+            pass
+    with pytest.raises(UsageError, match="another capture of this guest"), alone(guest(log)):
+        pass
+    guard.communicate(timeout=20)
+    with alone(guest(log)):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
 def test_rounds_undo_the_sums_of_a_period():

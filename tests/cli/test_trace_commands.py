@@ -147,7 +147,8 @@ def test_a_fit_is_shown_and_generates(capsys: Any, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "arguments", [("stat",), ("heatmap",), ("heatmap", "-o", "x.png"), ("fit", "-o", "x.toml"), ("stat", "--plot", "x.png")]
+    "arguments",
+    [("stat",), ("heatmap",), ("heatmap", "-o", "x.png"), ("fit", "-o", "x.toml"), ("stat", "--plot", "x.png")],
 )
 def test_a_damaged_trace_is_an_error_not_a_traceback(
     capsys: Any, part: Path, tmp_path: Path, monkeypatch: Any, arguments: tuple[str, ...]
@@ -209,3 +210,61 @@ def test_mistakes_are_named_and_leave_nothing(
         assert told in err + out
         assert list(tmp_path.iterdir()) == []
     assert "Traceback" not in err
+
+
+def narrow(capsys: Any, monkeypatch: Any, *arguments: str) -> list[str]:
+    """Lines of a terminal of 60 columns without colours."""
+    from rich.console import Console
+
+    from replay.cli import show
+
+    monkeypatch.setattr(show, "console", lambda: Console(width=60, highlight=False, color_system=None))
+    code, out, err = call(capsys, "trace", *arguments)
+    assert code == 0, err
+    return out.splitlines()
+
+
+def test_a_narrow_terminal_shows_whole_words(capsys: Any, monkeypatch: Any) -> None:
+    for arguments in (("list",), ("stat", "microvm-hot-cold"), ("heatmap", "microvm-hot-cold"), ("info", "xz-1g")):
+        lines = narrow(capsys, monkeypatch, *arguments)
+        assert max(map(len, lines)) <= 60, arguments
+        assert "…" not in "".join(lines), arguments
+    assert "log scale" in " ".join(narrow(capsys, monkeypatch, "heatmap", "microvm-hot-cold"))
+    assert "auto-converge" in " ".join(narrow(capsys, monkeypatch, "list"))
+
+
+def test_a_heatmap_counts_in_units_that_fit(capsys: Any, tmp_path: Path) -> None:
+    (tmp_path / "ten.csv").write_text("us,address\n" + "".join(f"{i * 7},{i * 4096}\n" for i in range(10)))
+    ten = str(tmp_path / "ten.parquet")
+    columns = "t=us,page=address>>12"
+    assert (
+        call(
+            capsys, "import", "table", str(tmp_path / "ten.csv"), "--columns", columns, "--time-unit", "us", "-o", ten
+        )[0]
+        == 0
+    )
+    for trace, said in ((ten, ("40 K ┤", "63 us")), ("microvm-hot-cold", (" M ┤", " s"))):
+        code, out, err = call(capsys, "trace", "heatmap", trace)
+        assert (code, err) == (0, "")
+        assert "\x1b" not in out
+        assert all(part in out for part in said), out
+
+
+def test_few_events_are_no_workload(capsys: Any, tmp_path: Path) -> None:
+    (tmp_path / "ten.csv").write_text("t,page\n" + "".join(f"{i * 7000},{i}\n" for i in range(10)))
+    ten = str(tmp_path / "ten.parquet")
+    assert call(capsys, "import", "table", str(tmp_path / "ten.csv"), "-o", ten)[0] == 0
+    code, out, _ = call(capsys, "trace", "fit", ten)
+    assert code == 0
+    assert "10 events are few" in out
+
+
+def test_a_card_as_an_object(capsys: Any) -> None:
+    told = told_of(capsys, "card", "redis-1g")
+    assert told["card"].startswith("# redis-1g: ")
+    assert told["name"] == "redis-1g"
+    assert told["sha256"] in told["card"]
+    for name in ("redis-1", "../redis-1g", ""):
+        code, _, err = call(capsys, "trace", "card", name, "--json")
+        assert code == 2
+        assert "there are: " in err

@@ -60,8 +60,9 @@ def instances():
 
 @pytest.fixture(scope="module")
 def running(guest, tmp_path_factory):
-    extra = ("-cpu", "qemu64", "-drive", f"file={guest / 'boot.img'},format=raw,if=ide")
     folder = tmp_path_factory.mktemp("kvm") / "vm"
+    second = f"unix:{folder / 'second'},server=on,wait=off"
+    extra = ("-cpu", "qemu64", "-drive", f"file={guest / 'boot.img'},format=raw,if=ide", "-qmp", second)
     with Machine(guest, folder, *extra, accelerator="kvm,dirty-ring-size=4096", memory="64M", linux=False) as machine:
         yield machine.wait_ready()
 
@@ -70,7 +71,7 @@ def test_every_entry_of_the_ring_is_a_page_the_guest_writes(running, tmp_path):
     """Pages come in the order of the writes, none twice before its reset, and all of them."""
     path = tmp_path / "trace.parquet"
     before = running.state()
-    done = run("--qmp", running.qmp, "--duration", "3s", "-o", path)
+    done = run("--qmp", running.qmp, "--in-firmware", "--duration", "3s", "-o", path)
     assert done.returncode == 0, done.stderr
     assert running.state() == before
     assert instances() == []
@@ -90,7 +91,7 @@ def test_every_entry_of_the_ring_is_a_page_the_guest_writes(running, tmp_path):
 def test_nothing_is_left_when_the_capture_is_killed(running, tmp_path):
     path = tmp_path / "trace.parquet"
     before = running.state()
-    words = with_tracer("--qmp", running.qmp, "-o", path)
+    words = with_tracer("--qmp", running.qmp, "--in-firmware", "-o", path)
     capture = subprocess.Popen(
         words, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -101,6 +102,10 @@ def test_nothing_is_left_when_the_capture_is_killed(running, tmp_path):
             assert capture.poll() is None
             time.sleep(0.1)
         time.sleep(0.5)
+        other = run("--qmp", running.folder / "second", "--in-firmware", "--duration", "1s", "-o", path)
+        assert other.returncode == 2
+        assert "another capture of this guest" in other.stderr
+        assert capture.poll() is None
     finally:
         capture.kill()
         capture.wait(20)
@@ -110,14 +115,31 @@ def test_nothing_is_left_when_the_capture_is_killed(running, tmp_path):
     assert not path.exists()
 
 
+def test_a_guest_without_paging_is_refused(running, tmp_path):
+    """The guest of boot.S is in real mode, as firmware is."""
+    before = running.state()
+    done = run("--qmp", running.qmp, "-o", tmp_path / "trace.parquet")
+    assert done.returncode == 2
+    assert "still in its firmware" in done.stderr
+    assert "--in-firmware" in done.stderr
+    assert running.state() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_known_is_said_before_it_starts(running, tmp_path):
+    done = run("--qmp", running.qmp, "--in-firmware", "--duration", "1s", "-o", tmp_path / "trace.parquet")
+    assert done.returncode == 0, done.stderr
+    assert "did not boot on" in " ".join(done.stderr.split())
+
+
 def test_what_kvm_does_not_do_is_refused(running, guest, tmp_path):
     output = tmp_path / "trace.parquet"
     said = refused("--qmp", running.qmp, "--migrate-to", "unix:nowhere", "-o", output)
     assert "replay import kvm-ftrace" in said
     if not mounted():
-        assert "mount -t tracefs" in refused("--qmp", running.qmp, "-o", output)
+        assert "mount -t tracefs" in refused("--qmp", running.qmp, "--in-firmware", "-o", output)
     with Machine(guest, tmp_path / "vm", "-cpu", "qemu64", accelerator="kvm", memory="64M", linux=False) as machine:
-        done = run("--qmp", machine.qmp, "-o", output)
+        done = run("--qmp", machine.qmp, "--in-firmware", "-o", output)
         assert done.returncode == 2
         assert "dirty-ring-size=4096" in done.stderr
         assert machine.state()["events"] == set()

@@ -22,6 +22,10 @@ LOG = (
         text="Precopy: iter=1 total=2100MiB curr=52MiB bw=900MiB/s transfer=57ms overhead=3ms est_downtime=58ms "
         "elapsed=2.2s avg_bw=998MiB/s",
     )
+    + LINE.format(
+        t=" 13.3",
+        text="Precopy converged: iter=2 total=2100MiB curr=36MiB bw=900MiB/s transfer=57ms overhead=3ms est_downtime=40ms",
+    )
     + LINE.format(t=" 13.4", text="Migration completed after 2.5s with a downtime of 61ms (goal was 300ms)")
     + LINE.format(t=" 13.5", text="Downtime breakdown: 61ms (final_iter:40ms state:7ms send_state:13ms complete:1ms)")
 )
@@ -38,11 +42,14 @@ def test_rounds(tmp_path):
         "est_downtime_ns": 58_000_000, "elapsed_ns": 2_200_000_000, "mean_bandwidth_bytes_per_s": 998 << 20,
     }  # fmt: skip
     assert told["rounds"][0]["bandwidth_bytes_per_s"] == 1000.5 * 2**20
-    assert told["completed"] == {"total_ns": 2_500_000_000, "downtime_ns": 61_000_000, "downtime_limit_ns": 300_000_000}
+    assert told["completed"] == {"migration": 1, "total_ns": 2_500_000_000, "downtime_ns": 61_000_000, "downtime_limit_ns": 300_000_000}
     assert told["downtime_parts"] == {
         "final_iter_ns": 40_000_000, "state_ns": 7_000_000, "send_state_ns": 13_000_000, "complete_ns": 1_000_000,
     }  # fmt: skip
-    assert done.counts["other"] == {"other messages": 1, "ends of migrations": 2}
+    assert done.counts["other"] == {"other messages": 1, "ends of migrations": 3}
+    assert told["converged"] == {
+        "migration": 1, "t_ns": 13_300_000_000, "round": 2, "this_round_bytes": 36 << 20, "est_downtime_ns": 40_000_000,
+    }  # fmt: skip
 
 
 def test_damage(tmp_path):

@@ -142,9 +142,7 @@ def test_runs(events: list[tuple[int, int]], cut: int) -> None:
     last, length, counts = np.full(3, -1, np.int64), np.zeros(3, U), np.zeros(5, U)
     for row in range(0, len(pages), cut):
         part = slice(row, row + cut)
-        describe.count_runs(
-            np.array(pages[part], np.uint32), np.array(vcpus[part], np.uint16), last, length, counts
-        )
+        describe.count_runs(np.array(pages[part], np.uint32), np.array(vcpus[part], np.uint16), last, length, counts)
     finished, under_way = naive_runs(pages, vcpus)
     clipped: Counter[int] = Counter()
     for run, count in finished.items():

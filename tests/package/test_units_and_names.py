@@ -102,7 +102,11 @@ def test_labels_say_what_was_parsed_and_parse_again(kind, text, label):
             "no design 'double-rings'; there are: bitmap, direct-reap, double-ring, .*Did you mean 'double-ring'",
         ),
         ("log", "kvm", "no log 'kvm'; there are: kvm-bitmap, kvm-ring, tcg"),
-        ("log", "kvm-ring:entry=5", "entry.*there are: entries, pml, push-before-retire, reaper-period.*Did you mean 'entries'"),
+        (
+            "log",
+            "kvm-ring:entry=5",
+            "entry.*there are: entries, pml, push-before-retire, reaper-period.*Did you mean 'entries'",
+        ),
         ("log", "kvm-ring:1000", "must be a power of two, not 1000"),
         ("log", "kvm-ring:512", "too few with pml=on"),
         ("log", "kvm-ring:4096,push-before-retire=on", "needs pml=off"),
