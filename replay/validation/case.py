@@ -43,7 +43,7 @@ class Inputs:
     give_up_ns: int
     postcopy_after_ns: int | None
     busy_pct: int
-    page_log: bool  # QEMU was made to log every page that it sent
+    page_log: bool = False  # QEMU was made to log every page that it sent
     zero: np.ndarray
     zero_source: str
     traces: dict[str, Path]
