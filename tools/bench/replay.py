@@ -25,8 +25,8 @@ from replay.migration.precopy import Precopy
 from replay.migration.record import Outcome
 from replay.migration.sender import DEADLINE_PS
 from replay.plugins import parse
-from replay.verbs import GuestShape
-from replay.work import FIND_CALLS, FIND_WORDS, INDEX, N_SEND, NORMAL_PAGES, REFIND_CALLS, ROUND_FLUSHES, ZERO_PAGES
+from replay.verbs import GuestShape, price_sending
+from replay.work import FIND_CALLS, FIND_WORDS, INDEX, NORMAL_PAGES, REFIND_CALLS, ROUND_FLUSHES, ZERO_PAGES
 from tools.bench import workloads
 from tools.bench.harness import Row, Side, c_call, compare
 
@@ -261,9 +261,7 @@ def step_by_hand(
                 work[ZERO_PAGES] += U1
             else:
                 work[NORMAL_PAGES] += U1
-        spent = U0
-        for index in range(N_SEND):
-            spent += work[index] * price[index]
+        spent = price_sending(work, price)
         sender[0] += spent - sender[1]
         sender[1] = spent
         if page == NONE:
