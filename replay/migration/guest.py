@@ -115,8 +115,12 @@ def send_page(guest: Guest, stream: np.ndarray, page: Any, work: np.ndarray) -> 
     read_pages(guest.content, guest.state, word, bit)
     if turn_to(guest.cache, word):
         return put_compared(guest.cache, stream, page, zero, written, work)
-    put_page(stream, zero, work)
-    work[ZERO_PAGES if zero else NORMAL_PAGES] += U1
+    if zero:
+        put_page(stream, True, work)
+        work[ZERO_PAGES] += U1
+    else:
+        put_page(stream, False, work)
+        work[NORMAL_PAGES] += U1
     return True
 
 
