@@ -232,7 +232,8 @@ def _call_apart(typing_context: Any, function: Any, arguments: Any) -> Any:
             apart.linkage = "internal"
             apart.attributes.add("noinline")
             body = ir.IRBuilder(apart.append_basic_block())
-            convention.return_value(body, callee(body, convention.decode_arguments(body, inner.args, apart)))
+            answer = callee(body, convention.decode_arguments(body, inner.args, apart))
+            convention.return_value(body, context.get_return_value(body, inner.return_type, answer))
         values = cgutils.unpack_tuple(builder, given[1])
         status, result = convention.call_function(builder, apart, inner.return_type, inner.args, values)
         with cgutils.if_unlikely(builder, status.is_error):

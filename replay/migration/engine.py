@@ -144,7 +144,7 @@ def step(
                     return WANT_EVENTS
             rearm_late(log, design, sender, meter)
         if stream[CHANNELS] != U0:
-            settle(stream, sender[NOW_PS])
+            call_apart(settle, (stream, sender[NOW_PS]))
         if rate_exceeded(stream):
             return LIMITED
         now = sender[NOW_PS]
@@ -162,7 +162,7 @@ def step(
                 continue
         page = pop(design, meter)
         if stream[CHANNELS] != U0:
-            wait_until(sender, flush_between_rounds(stream, now, meter.work))
+            wait_until(sender, call_apart(flush_between_rounds, (stream, now, meter.work)))
         if page == NONE:
             find_none(guest.cache)
             step_done(sender, meter)
@@ -177,7 +177,7 @@ def step(
         counts = send_page(guest, stream, page, meter.work)
         step_done(sender, meter)
         if stream[CHANNELS] != U0:
-            wait_until(sender, hand_over_full(stream, sender[NOW_PS], meter.work))
+            wait_until(sender, call_apart(hand_over_full, (stream, sender[NOW_PS], meter.work)))
         if live(design):
             stream[FREE_PS] = sender[NOW_PS]
         if counts and check_time(sender):

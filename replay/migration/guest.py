@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, inlined, kernel
+from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, call_apart, inlined, kernel
 from replay.kernels.bitmap import next_touched, test_and_set
 from replay.kernels.bits import lowest, popcount
 from replay.migration.link import FREE_PS, put_page
@@ -114,7 +114,7 @@ def send_page(guest: Guest, stream: np.ndarray, page: Any, work: np.ndarray) -> 
     written = guest.content[_U2 * word] & bit != U0
     read_pages(guest.content, guest.state, word, bit)
     if turn_to(guest.cache, word):
-        return put_compared(guest.cache, stream, page, zero, written, work)
+        return call_apart(put_compared, (guest.cache, stream, page, zero, written, work))
     if zero:
         put_page(stream, True, work)
         work[ZERO_PAGES] += U1
