@@ -136,6 +136,7 @@ def step(
     running: bool,
 ) -> Any:
     """Send pages one at a time until none is left, the window is used up, or time is up; or until events are wanted."""
+    channels = stream[CHANNELS] != U0
     while True:
         if reset_late(design):
             until, waiting = sender[NOW_PS], guest.state[NEXT_PS] <= sender[NOW_PS]
@@ -143,7 +144,7 @@ def step(
                 if call_apart(_catch_up, (log, design, guest, stream, aside, until)) == WANT_EVENTS:
                     return WANT_EVENTS
             rearm_late(log, design, sender, meter)
-        if stream[CHANNELS] != U0:
+        if channels:
             call_apart(settle, (stream, sender[NOW_PS]))
         if rate_exceeded(stream):
             return LIMITED
@@ -161,7 +162,7 @@ def step(
             if wanted != U0 and fetch_more(log, design, sender, meter, wanted):
                 continue
         page = pop(design, meter)
-        if stream[CHANNELS] != U0:
+        if channels:
             wait_until(sender, call_apart(flush_between_rounds, (stream, now, meter.work)))
         if page == NONE:
             find_none(guest.cache)
@@ -176,7 +177,7 @@ def step(
                 rearm_page(log, page, meter)
         counts = send_page(guest, stream, page, meter.work)
         step_done(sender, meter)
-        if stream[CHANNELS] != U0:
+        if channels:
             wait_until(sender, call_apart(hand_over_full, (stream, sender[NOW_PS], meter.work)))
         if live(design):
             stream[FREE_PS] = sender[NOW_PS]
