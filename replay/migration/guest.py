@@ -152,6 +152,14 @@ def lane_time(t_ns: np.ndarray, head: Any, stop: Any, offset_ps: Any, state: np.
 
 
 @inlined
+def _next_of(guest: Guest, lane: Any) -> Any:
+    """Host time at which the lane has something to do: its next event, or its next attempt to go on."""
+    if guest.held_ps[lane] != NONE:
+        return guest.retry_ps[lane]
+    return lane_time(guest.t_ns, guest.head[lane], guest.stop[lane], guest.offset_ps[lane], guest.state)
+
+
+@inlined
 def advance(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Meter, until: Any, watch: Any) -> Any:
     """Apply every event, every throttle tick and every run of the log's own thread, with host time <= `until`.
 
@@ -160,12 +168,9 @@ def advance(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Mete
     """
     state = guest.state
     while True:
-        best, second, lane = NONE, NONE, U0
-        for index in range(guest.head.size):
-            if guest.held_ps[index] != NONE:
-                time = guest.retry_ps[index]
-            else:
-                time = lane_time(guest.t_ns, guest.head[index], guest.stop[index], guest.offset_ps[index], state)
+        best, second, lane = _next_of(guest, U0), NONE, U0
+        for index in range(1, guest.head.size):
+            time = _next_of(guest, U64(index))
             if time < best:
                 second, best, lane = best, time, U64(index)
             elif time < second:
