@@ -139,19 +139,18 @@ def step(
     channels = stream[CHANNELS] != U0
     while True:
         if reset_late(design):
-            until, waiting = sender[NOW_PS], guest.state[NEXT_PS] <= sender[NOW_PS]
-            if running and waiting:
-                if call_apart(_catch_up, (log, design, guest, stream, aside, until)) == WANT_EVENTS:
-                    return WANT_EVENTS
+            behind = running and guest.state[NEXT_PS] <= sender[NOW_PS]
+            if behind and call_apart(_catch_up, (log, design, guest, stream, aside, sender[NOW_PS])) == WANT_EVENTS:
+                return WANT_EVENTS
             rearm_late(log, design, sender, meter)
         if channels:
             call_apart(settle, (stream, sender[NOW_PS]))
         if rate_exceeded(stream):
             return LIMITED
         now = sender[NOW_PS]
-        if running and guest.state[NEXT_PS] <= now:
-            if call_apart(_catch_up, (log, design, guest, stream, aside, now)) == WANT_EVENTS:
-                return WANT_EVENTS
+        behind = running and guest.state[NEXT_PS] <= now
+        if behind and call_apart(_catch_up, (log, design, guest, stream, aside, now)) == WANT_EVENTS:
+            return WANT_EVENTS
         if live(design):
             if stream[FREE_PS] > now:
                 wait_until(sender, stream[FREE_PS])

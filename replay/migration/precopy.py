@@ -105,17 +105,15 @@ class Precopy:
         """Migrate. Progress is reported after every pass of the loop."""
         setup_ms = self._setup()
         status = "not-converged"
-        limit = self.parameters.max_bandwidth // (1000 // WINDOW_MS)
-        self.stream[LIMIT] = limit
+        self.stream[LIMIT] = self.parameters.max_bandwidth // (1000 // WINDOW_MS)
         while int(self.now) < self.parameters.give_up_ns * 1000:
             if not link.rate_exceeded(self.stream) and self._pass():
                 status = "completed"
                 break
             self.limit_rate()
             if progress is not None:
-                progress(
-                    int(self.now) // 1000, len(self.rounds), self.pending, int(self.aside.work[INDEX["guest_writes"]])
-                )
+                applied = int(self.aside.work[INDEX["guest_writes"]])
+                progress(int(self.now) // 1000, len(self.rounds), self.pending, applied)
         downtime_ms = self._complete() if status == "completed" else None
         if downtime_ms is None:
             self.close_round()
@@ -149,9 +147,10 @@ class Precopy:
         self.spend("other", self.costs.fixed_ps["loop_pass"])
         if self._background_ps <= int(self.now):
             self._sync_in_background()
-        if self.pending * link.PAGE_BYTES < self.window.threshold:
+        if (pending := self.pending * link.PAGE_BYTES) < self.window.threshold:
             self.sync("estimate")
-        pending, sent = self.pending * link.PAGE_BYTES, self._pages_sent()
+            pending = self.pending * link.PAGE_BYTES
+        sent = self._pages_sent()
         done = pending == 0 or pending < self.window.threshold + self.version.complete_at_threshold
         self.switches = postcopy.due(self) and (not done or self.version.postcopy_before_completion)
         if done or self.switches:
@@ -205,7 +204,8 @@ class Precopy:
         settle_classes(guest.content, guest.zeros, guest.turned)
         link.put_buffered(self.stream, np.uint64(link.SECTION_HEADER_BYTES), work)
         self.sender[DEADLINE_PS], self.sender[CALLS] = deadline_ps, 0
-        self._catch_up()
+        if self.batched or self.throttle.pct:  # stepping begins with it
+            self._catch_up()
         crowds = self.running and self.throttle.crowds(guest, int(self.now))
         more_ps, before = crowds * self.costs.fixed_ps["crowded_page"], int(work[NORMAL_PAGES])
         self._reprice(more_ps)
