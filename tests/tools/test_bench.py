@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-ROW = {"what", "ours", "theirs", "unit", "ratio", "spread", "target", "met"}
+ROW = {"what", "ours", "theirs", "unit", "ratio", "spread", "target", "met", "stretch"}
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 
 
