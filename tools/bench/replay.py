@@ -117,12 +117,13 @@ def _compare(what: str, guest: Guest, table: costs.Costs, formulation: str, quic
     def run(machine: Precopy) -> None:
         last[:] = [(machine, machine.run())]
 
-    ours = Side(run=run, prepare=lambda: _machine(guest, table, formulation), result=result)
+    ours = Side(run=run, prepare=lambda: build(guest, table, formulation), result=result)
     theirs = _c_side(guest, table)
     return compare(what, ours, theirs, unit="ms", quick=quick, target=TARGETS[formulation])
 
 
-def _machine(guest: Guest, table: costs.Costs, formulation: str) -> Precopy:
+def build(guest: Guest, table: costs.Costs, formulation: str) -> Precopy:
+    """A migration of this guest, ready to run."""
     feed = Feed(guest, start_ns=0, lanes=1, loop=False, closed_loop=False, check=True)
     parameters = Parameters(
         max_bandwidth=0,
@@ -284,7 +285,7 @@ def _compare_verbs(what: str, guest: Guest, table: costs.Costs, quick: bool) -> 
     last: list[tuple[Any, ...]] = []
 
     def prepare() -> tuple[Any, ...]:
-        machine = _machine(guest, table, "stepping")
+        machine = build(guest, table, "stepping")
         machine.feed.refill()  # the only window, which is empty ...
         machine.feed.refill()  # ... and the end: the guest is idle from now on
         lone = machine.feed.guest

@@ -12,6 +12,7 @@ from tools.bench.harness import Row
 
 HEADS = ("what", "ours", "theirs", "unit", "ratio", "quartiles", "target", "met")
 WIDTH = 100
+READING = "ratio: ours / theirs, below 1 is faster; target: must / stretch"
 
 
 def _number(value: float | None) -> str:
@@ -46,7 +47,7 @@ def plain(rows: Sequence[Row], machine: dict[str, Any]) -> None:
     for row in rows:
         table.add_row(*cells(row), style="bold red" if row.met is False else None)
     console.print(table)
-    console.print(f"\nratio: ours / theirs, below 1 is faster; target: must / stretch. {machine_line(machine)}", style="dim")
+    console.print(f"\n{READING}. {machine_line(machine)}", style="dim")
 
 
 def markdown(rows: Sequence[Row], machine: dict[str, Any]) -> str:
@@ -57,4 +58,4 @@ def markdown(rows: Sequence[Row], machine: dict[str, Any]) -> str:
         if row.met is False:
             text[-1] = "**no**"
         lines.append("| " + " | ".join(text) + " |")
-    return "\n".join([*lines, "", f"Ratio: ours / theirs, below 1 is faster; target: must / stretch. {machine_line(machine)}."])
+    return "\n".join([*lines, "", f"{READING.capitalize()}. {machine_line(machine)}."])
