@@ -156,6 +156,36 @@ def kernels() -> tuple[Any, ...]:
     return tuple(_kernels)
 
 
+class Calls:
+    """Calls of kernels whose arguments keep their types from call to call: these are looked up once.
+
+    numba's own look-up takes about 5 us for a guest, a log and a design, which is most of a call that has little to do.
+    The types are not checked again: `forget` must be called when an argument of another type may come.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the kernel `function`."""
+        entry = self._entries.get(function)
+        if entry is None:
+            entry = self._entries[function] = _entry(function, arguments)
+        return entry(*arguments)
+
+    def forget(self) -> None:
+        """Look the types up again at the next calls."""
+        self._entries.clear()
+
+
+def _entry(function: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+    if DISABLED:
+        return function  # type: ignore[no-any-return]
+    kinds = tuple(numba.typeof(argument) for argument in arguments)
+    function.compile(kinds)
+    return function.overloads[kinds].entry_point  # type: ignore[no-any-return]
+
+
 def add_sources(paths: tuple[Path, ...]) -> None:
     """Use a cache folder that also depends on `paths` (a user's plug-in), so that its compiled code is never stale.
 
