@@ -180,10 +180,10 @@ class Calls:
 
 def _entry(function: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:
     if DISABLED:
-        return function  # type: ignore[no-any-return]
+        return function
     kinds = tuple(numba.typeof(argument) for argument in arguments)
     function.compile(kinds)
-    return function.overloads[kinds].entry_point  # type: ignore[no-any-return]
+    return function.overloads[kinds].entry_point
 
 
 def add_sources(paths: tuple[Path, ...]) -> None:
