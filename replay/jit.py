@@ -29,7 +29,7 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import make_array
 
@@ -156,6 +156,36 @@ def kernels() -> tuple[Any, ...]:
     return tuple(_kernels)
 
 
+class Calls:
+    """Calls of kernels whose arguments keep their types from call to call: these are looked up once.
+
+    numba's own look-up takes about 5 us for a guest, a log and a design, which is most of a call that has little to do.
+    The types are not checked again: `forget` must be called when an argument of another type may come.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the kernel `function`."""
+        entry = self._entries.get(function)
+        if entry is None:
+            entry = self._entries[function] = _entry(function, arguments)
+        return entry(*arguments)
+
+    def forget(self) -> None:
+        """Look the types up again at the next calls."""
+        self._entries.clear()
+
+
+def _entry(function: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+    if DISABLED:
+        return function
+    kinds = tuple(numba.typeof(argument) for argument in arguments)
+    function.compile(kinds)
+    return function.overloads[kinds].entry_point
+
+
 def add_sources(paths: tuple[Path, ...]) -> None:
     """Use a cache folder that also depends on `paths` (a user's plug-in), so that its compiled code is never stale.
 
@@ -187,6 +217,72 @@ def _touched8(typing_context: Any, words: Any, index: Any) -> Any:
 def _touched8_in_python(words: np.ndarray, index: Any) -> Any:
     return U64(sum(1 << bit for bit in range(8) if words[int(index) + bit]))
 
+
+@intrinsic
+def _dot4(typing_context: Any, left: Any, right: Any, index: Any) -> Any:
+    """Four products at once; LLVM unrolls loops of a few products into scalar ones before it looks for vectors."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(64), 4)
+        loaded = []
+        for kind, value in zip(signature.args[:2], arguments, strict=False):
+            data = make_array(kind)(context, builder, value).data
+            place = builder.bitcast(builder.gep(data, [arguments[2]]), vector.as_pointer())
+            loaded.append(builder.load(place, align=8))
+        add = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.IntType(64), [vector]), "llvm.vector.reduce.add.v4i64"
+        )
+        return builder.call(add, [builder.mul(*loaded)])
+
+    return types.uint64(left, right, types.uint64), generate
+
+
+def _dot4_in_python(left: np.ndarray, right: np.ndarray, index: Any) -> Any:
+    place = slice(int(index), int(index) + 4)
+    return (left[place] * right[place]).sum()
+
+
+dot4: Any = _dot4_in_python if DISABLED else _dot4
+"""dot4(left, right, index): the sum of four products, modulo 2^64. The four must exist in both."""
+
+
+@intrinsic
+def _call_apart(typing_context: Any, function: Any, arguments: Any) -> Any:
+    """A private copy of `function` in the caller's module, which LLVM may strip of what it does not use."""
+    inner = function.get_call_type(typing_context, arguments.types, {})
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        convention, module = context.call_conv, builder.module
+        callee = context.get_function(function, inner)
+        context.add_linking_libs(getattr(callee, "libs", ()))
+        name = context.mangler(f"apart.{function.dispatcher.py_func.__qualname__}", inner.args)
+        apart = module.globals.get(name)
+        if apart is None:
+            apart = ir.Function(module, convention.get_function_type(inner.return_type, inner.args), name)
+            apart.linkage = "internal"
+            apart.attributes.add("noinline")
+            body = ir.IRBuilder(apart.append_basic_block())
+            answer = callee(body, convention.decode_arguments(body, inner.args, apart))
+            convention.return_value(body, context.get_return_value(body, inner.return_type, answer))
+        values = cgutils.unpack_tuple(builder, given[1])
+        status, result = convention.call_function(builder, apart, inner.return_type, inner.args, values)
+        with cgutils.if_unlikely(builder, status.is_error):
+            convention.return_status_propagate(builder, status)
+        return result
+
+    return inner.return_type(function, arguments), generate
+
+
+def _call_in_python(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return function(*arguments)
+
+
+call_apart: Any = _call_in_python if DISABLED else _call_apart
+"""call_apart(inlined_kernel, arguments): call it, but keep its code out of the caller's loop.
+
+A kernel that is not inlined takes every array of its arguments as seven words, all of them copied for each call: 178
+words and about 50 ns for a whole guest. This call copies only those words that the kernel uses.
+"""
 
 touched8: Any = _touched8_in_python if DISABLED else _touched8
 """touched8(words, index): which of words[index : index + 8] are not zero, as 8 bits. The eight must exist."""

@@ -19,18 +19,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.jit import NONE, U0, U1, U6, U63, U64, kernel, verb
+from replay.jit import NONE, U0, U1, U6, U63, U64, dot4, kernel, verb
 from replay.kernels.bitmap import next_touched
 from replay.kernels.bits import lowest
 from replay.work import (
     FAN_OUT,
+    FIND_CALLS,
+    FIND_WORDS,
     L1_PAGES,
     L1_TOUCHED,
     L1_WORDS,
     L1_ZEROED,
     N_COUNTERS,
     N_SEND,
+    NORMAL_PAGES,
+    REFIND_CALLS,
     RING_FILTERED,
+    SUMMARY_WORDS,
+    ZERO_PAGES,
 )
 
 REFUSED = NONE
@@ -39,6 +45,9 @@ HELD = NONE - U1
 """Returned by `write`: the write is done, and its vCPU stands still until `unblock` says otherwise."""
 ROUND_ROBIN, LONGEST, AGE = 0, 1, 2
 """What `fetch_order` may return."""
+_WALK = {FIND_CALLS, FIND_WORDS, SUMMARY_WORDS, REFIND_CALLS, NORMAL_PAGES, ZERO_PAGES}
+_BY_FOUR = tuple(U64(first) for first in range(0, N_SEND - 3, 4) if _WALK.isdisjoint(range(first, first + 4)))
+_SINGLY = tuple(U64(index) for index in range(N_SEND) if U64(index // 4 * 4) not in _BY_FOUR)
 
 
 class Meter(NamedTuple):
@@ -58,12 +67,24 @@ def spent_ps(meter: Meter) -> Any:
 
 
 @kernel
-def spent_sending_ps(meter: Meter) -> Any:
-    """The same for the counters that may grow while a page is found and sent."""
+def price_sending(work: np.ndarray, price: np.ndarray) -> Any:
+    """Picoseconds for the counters that may grow while a page is found and sent.
+
+    Those of a walk over a bitmap change with every page. A vector that holds a word just stored has to wait for it, so
+    only the groups of four between them are read as vectors: 20 scalar products a page took half of the loop's time.
+    """
     total = U0
-    for index in range(N_SEND):
-        total += meter.work[index] * meter.price[index]
+    for index in _SINGLY:
+        total += work[index] * price[index]
+    for index in _BY_FOUR:
+        total += dot4(work, price, index)
     return total
+
+
+@kernel
+def spent_sending_ps(meter: Meter) -> Any:
+    """`price_sending` of a meter."""
+    return price_sending(meter.work, meter.price)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.jit import NONE, U0, U1, U6, U63, U64, inlined, kernel
+from replay.jit import NONE, U0, U1, U6, U63, U64, call_apart, inlined, kernel
 from replay.kernels.bits import lowest, popcount
 from replay.migration.guest import (
     CHECK,
@@ -113,10 +113,15 @@ def _send_page(zeros: np.ndarray, stream: np.ndarray, word: Any, bit: Any, work:
         work[NORMAL_PAGES] += U1
 
 
+@inlined
+def _catch_up(log: Any, design: Any, guest: Guest, stream: np.ndarray, aside: Meter, until: Any) -> Any:
+    return WANT_EVENTS if advance(log, design, guest, stream, aside, until, NONE) == NEED_EVENTS else DONE
+
+
 @kernel
 def catch_up(log: Any, design: Any, guest: Guest, stream: np.ndarray, aside: Meter, until: Any) -> Any:
-    """Run the guest up to `until`: DONE or WANT_EVENTS. A call of its own keeps its code out of the loop over pages."""
-    return WANT_EVENTS if advance(log, design, guest, stream, aside, until, NONE) == NEED_EVENTS else DONE
+    """Run the guest up to `until`: DONE or WANT_EVENTS."""
+    return _catch_up(log, design, guest, stream, aside, until)
 
 
 @kernel
@@ -131,18 +136,20 @@ def step(
     running: bool,
 ) -> Any:
     """Send pages one at a time until none is left, the window is used up, or time is up; or until events are wanted."""
+    channels = stream[CHANNELS] != U0
     while True:
         if reset_late(design):
-            until, waiting = sender[NOW_PS], guest.state[NEXT_PS] <= sender[NOW_PS]
-            if running and waiting and catch_up(log, design, guest, stream, aside, until) == WANT_EVENTS:
+            behind = running and guest.state[NEXT_PS] <= sender[NOW_PS]
+            if behind and call_apart(_catch_up, (log, design, guest, stream, aside, sender[NOW_PS])) == WANT_EVENTS:
                 return WANT_EVENTS
             rearm_late(log, design, sender, meter)
-        if stream[CHANNELS] != U0:
-            settle(stream, sender[NOW_PS])
+        if channels:
+            call_apart(settle, (stream, sender[NOW_PS]))
         if rate_exceeded(stream):
             return LIMITED
         now = sender[NOW_PS]
-        if running and guest.state[NEXT_PS] <= now and catch_up(log, design, guest, stream, aside, now) == WANT_EVENTS:
+        behind = running and guest.state[NEXT_PS] <= now
+        if behind and call_apart(_catch_up, (log, design, guest, stream, aside, now)) == WANT_EVENTS:
             return WANT_EVENTS
         if live(design):
             if stream[FREE_PS] > now:
@@ -154,8 +161,8 @@ def step(
             if wanted != U0 and fetch_more(log, design, sender, meter, wanted):
                 continue
         page = pop(design, meter)
-        if stream[CHANNELS] != U0:
-            wait_until(sender, flush_between_rounds(stream, now, meter.work))
+        if channels:
+            wait_until(sender, call_apart(flush_between_rounds, (stream, now, meter.work)))
         if page == NONE:
             find_none(guest.cache)
             step_done(sender, meter)
@@ -169,8 +176,8 @@ def step(
                 rearm_page(log, page, meter)
         counts = send_page(guest, stream, page, meter.work)
         step_done(sender, meter)
-        if stream[CHANNELS] != U0:
-            wait_until(sender, hand_over_full(stream, sender[NOW_PS], meter.work))
+        if channels:
+            wait_until(sender, call_apart(hand_over_full, (stream, sender[NOW_PS], meter.work)))
         if live(design):
             stream[FREE_PS] = sender[NOW_PS]
         if counts and check_time(sender):

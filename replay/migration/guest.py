@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, inlined, kernel
+from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, call_apart, inlined, kernel
 from replay.kernels.bitmap import next_touched, test_and_set
 from replay.kernels.bits import lowest, popcount
 from replay.migration.link import FREE_PS, put_page
@@ -114,9 +114,13 @@ def send_page(guest: Guest, stream: np.ndarray, page: Any, work: np.ndarray) -> 
     written = guest.content[_U2 * word] & bit != U0
     read_pages(guest.content, guest.state, word, bit)
     if turn_to(guest.cache, word):
-        return put_compared(guest.cache, stream, page, zero, written, work)
-    put_page(stream, zero, work)
-    work[ZERO_PAGES if zero else NORMAL_PAGES] += U1
+        return call_apart(put_compared, (guest.cache, stream, page, zero, written, work))
+    if zero:
+        put_page(stream, True, work)
+        work[ZERO_PAGES] += U1
+    else:
+        put_page(stream, False, work)
+        work[NORMAL_PAGES] += U1
     return True
 
 
@@ -148,6 +152,14 @@ def lane_time(t_ns: np.ndarray, head: Any, stop: Any, offset_ps: Any, state: np.
 
 
 @inlined
+def _next_of(guest: Guest, lane: Any) -> Any:
+    """Host time at which the lane has something to do: its next event, or its next attempt to go on."""
+    if guest.held_ps[lane] != NONE:
+        return guest.retry_ps[lane]
+    return lane_time(guest.t_ns, guest.head[lane], guest.stop[lane], guest.offset_ps[lane], guest.state)
+
+
+@inlined
 def advance(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Meter, until: Any, watch: Any) -> Any:
     """Apply every event, every throttle tick and every run of the log's own thread, with host time <= `until`.
 
@@ -156,12 +168,9 @@ def advance(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Mete
     """
     state = guest.state
     while True:
-        best, second, lane = NONE, NONE, U0
-        for index in range(guest.head.size):
-            if guest.held_ps[index] != NONE:
-                time = guest.retry_ps[index]
-            else:
-                time = lane_time(guest.t_ns, guest.head[index], guest.stop[index], guest.offset_ps[index], state)
+        best, second, lane = _next_of(guest, U0), NONE, U0
+        for index in range(1, guest.head.size):
+            time = _next_of(guest, U64(index))
             if time < best:
                 second, best, lane = best, time, U64(index)
             elif time < second:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from replay.errors import UsageError
-from replay.jit import NONE, implements
+from replay.jit import NONE, Calls, implements
 from replay.migration import engine, link, multifd, postcopy, record, versions, wire
 from replay.migration.costs import Costs
 from replay.migration.engine import EMPTY, LIMITED, OUT_OF_TIME, WANT_EVENTS
@@ -81,9 +81,9 @@ class Precopy:
         self.stream[COUNT_QUEUED] = self.version.limit_counts_queued
         self.sender = new_sender()
         self.plan = engine.new_plan()
+        self._call = Calls()
         self.batched = self._choose_formulation()
-        self.running = True
-        self.switches = False
+        self.running, self.switches = True, False
         self.stopped_ps: int | None = None
         self.resumed_ps: int | None = None  # at the target, after a switch to postcopy
         self.spent = dict.fromkeys(("harvest", "sync", "wait", "other"), 0)  # modelled, ps
@@ -105,17 +105,15 @@ class Precopy:
         """Migrate. Progress is reported after every pass of the loop."""
         setup_ms = self._setup()
         status = "not-converged"
-        limit = self.parameters.max_bandwidth // (1000 // WINDOW_MS)
-        self.stream[LIMIT] = limit
+        self.stream[LIMIT] = self.parameters.max_bandwidth // (1000 // WINDOW_MS)
         while int(self.now) < self.parameters.give_up_ns * 1000:
             if not link.rate_exceeded(self.stream) and self._pass():
                 status = "completed"
                 break
             self.limit_rate()
             if progress is not None:
-                progress(
-                    int(self.now) // 1000, len(self.rounds), self.pending, int(self.aside.work[INDEX["guest_writes"]])
-                )
+                applied = int(self.aside.work[INDEX["guest_writes"]])
+                progress(int(self.now) // 1000, len(self.rounds), self.pending, applied)
         downtime_ms = self._complete() if status == "completed" else None
         if downtime_ms is None:
             self.close_round()
@@ -149,9 +147,10 @@ class Precopy:
         self.spend("other", self.costs.fixed_ps["loop_pass"])
         if self._background_ps <= int(self.now):
             self._sync_in_background()
-        if self.pending * link.PAGE_BYTES < self.window.threshold:
+        if (pending := self.pending * link.PAGE_BYTES) < self.window.threshold:
             self.sync("estimate")
-        pending, sent = self.pending * link.PAGE_BYTES, self._pages_sent()
+            pending = self.pending * link.PAGE_BYTES
+        sent = self._pages_sent()
         done = pending == 0 or pending < self.window.threshold + self.version.complete_at_threshold
         self.switches = postcopy.due(self) and (not done or self.version.postcopy_before_completion)
         if done or self.switches:
@@ -205,7 +204,8 @@ class Precopy:
         settle_classes(guest.content, guest.zeros, guest.turned)
         link.put_buffered(self.stream, np.uint64(link.SECTION_HEADER_BYTES), work)
         self.sender[DEADLINE_PS], self.sender[CALLS] = deadline_ps, 0
-        self._catch_up()
+        if self.batched or self.throttle.pct:  # stepping begins with it
+            self._catch_up()
         crowds = self.running and self.throttle.crowds(guest, int(self.now))
         more_ps, before = crowds * self.costs.fixed_ps["crowded_page"], int(work[NORMAL_PAGES])
         self._reprice(more_ps)
@@ -219,28 +219,18 @@ class Precopy:
         status = -1
         while status not in (EMPTY, LIMITED, OUT_OF_TIME):
             begin = time.perf_counter_ns()
-            status = engine.plan(
-                self.log, self.design, self.feed.guest, self.stream, self.sender, self.meter, self.plan
+            status = self._call(
+                engine.plan, self.log, self.design, self.feed.guest, self.stream, self.sender, self.meter, self.plan
             )
             self.clock["send"] += time.perf_counter_ns() - begin
             self._merge()
 
     def _send_stepping(self) -> None:
-        self.run_kernel(
-            "send",
-            lambda guest: engine.step(
-                self.log, self.design, guest, self.stream, self.sender, self.meter, self.aside, self.running
-            ),
-        )
+        self._run("send", engine.step, self.stream, self.sender, self.meter, self.aside, self.running)
         self._catch_up()
 
     def _merge(self) -> None:
-        self.run_kernel(
-            "guest",
-            lambda guest: engine.merge(
-                self.log, self.design, guest, self.stream, self.sender, self.meter, self.aside, self.plan, self.running
-            ),
-        )
+        self._run("guest", engine.merge, self.stream, self.sender, self.meter, self.aside, self.plan, self.running)
 
     def _catch_up(self) -> None:
         """Let the guest run up to now."""
@@ -250,16 +240,17 @@ class Precopy:
             self.plan.ends[:] = 0
             self._merge()
         else:
-            self.run_kernel(
-                "guest",
-                lambda guest: engine.catch_up(self.log, self.design, guest, self.stream, self.aside, self.now),
-            )
+            self._run("guest", engine.catch_up, self.stream, self.aside, self.now)
+
+    def _run(self, clock: str, function: Callable[..., Any], *more: Any) -> None:
+        self.run_kernel(clock, lambda guest: self._call(function, self.log, self.design, guest, *more))
 
     def run_kernel(self, clock: str, kernel: Callable[[Any], Any]) -> None:
         """Call a kernel, handing it the next window of events, until it wants no more."""
         begin = time.perf_counter_ns()
         while kernel(self.feed.guest) == WANT_EVENTS:
             self.feed.refill()
+            self._call.forget()
         self.clock[clock] += time.perf_counter_ns() - begin
 
     def _flush_channels(self) -> None:
@@ -382,7 +373,7 @@ class Precopy:
     @property
     def pending(self) -> int:
         """Pages waiting to be sent (`migration_dirty_pages`)."""
-        return int(engine.pages_pending(self.log, self.design))
+        return int(self._call(engine.pages_pending, self.log, self.design))
 
     def sent(self, counter: int) -> int:
         """Pages sent of one kind, by the migration thread and by those that dirtied them."""

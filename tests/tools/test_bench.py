@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-ROW = {"what", "ours", "theirs", "unit", "ratio", "spread", "target", "met"}
+ROW = {"what", "ours", "theirs", "unit", "ratio", "spread", "target", "met", "stretch"}
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 
 
@@ -29,7 +29,7 @@ def report(command: str) -> dict[str, Any]:
 
 
 @needs_gcc
-@pytest.mark.parametrize("command", ["scan", "sync", "ring", pytest.param("replay", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("command", ["scan", "sync", "decode", "ring", "apply", "replay"])
 def test_both_sides_compute_the_same(command: str) -> None:
     found = report(command)
     assert set(found) == {"machine", "rows", "samples"}
@@ -43,6 +43,29 @@ def test_both_sides_compute_the_same(command: str) -> None:
         samples = found["samples"][row["what"]]
         assert samples["ours_result"] == samples["theirs_result"]
         assert len(samples["ours_ns"]) == len(samples["theirs_ns"]) > 0
+
+
+def test_files_and_arrays_apply_the_same() -> None:
+    found = report("trace")
+    read = [row for row in found["rows"] if row["unit"] == "ns/event"]
+    sizes = [row for row in found["rows"] if row["unit"] == "B"]
+    assert len(read) == len(sizes) == 3
+    for row in read:
+        samples = found["samples"][row["what"]]
+        assert samples["ours_result"] == samples["theirs_result"] > 0
+    assert {row["met"] for row in sizes} == {True}  # bytes, not times: the same on every machine
+
+
+def test_two_threads_and_memory_are_measured() -> None:
+    for command in ("threads", "memory"):
+        found = report(command)
+        for row in found["rows"]:
+            assert set(row) == ROW
+            assert row["ours"] > 0
+            assert row["theirs"] > 0
+            assert row["met"] in (True, False)
+            samples = found["samples"][row["what"]]
+            assert min(map(len, samples.values())) > 0
 
 
 def test_without_a_compiler_the_c_side_is_skipped(tmp_path: Path) -> None:

@@ -20,9 +20,14 @@ from tools.bench import harness, show  # noqa: E402
 COMMANDS = {
     "scan": "find and clear every dirty page of a bitmap, against C in QEMU's style",
     "sync": "merge and fold bitmaps at a sync, against C",
+    "decode": "the positions of a bitmap's set bits, against C, NumPy, polars and Python",
     "ring": "a bounded queue with a dedupe bitmap, against C",
+    "apply": "events into a dirty bitmap, against C, NumPy, polars and Python",
     "replay": "whole migrations, against C that steps page by page; the price of verbs",
+    "trace": "size of trace files; reading and applying one against applying arrays",
     "start": "start-up times of the command line",
+    "threads": "two replays in two threads, against one after the other",
+    "memory": "what a 96G replay adds to its decoded trace",
 }
 
 

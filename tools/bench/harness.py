@@ -31,6 +31,8 @@ SOURCES = Path(__file__).resolve().parent / "c"
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 MIN_ROUNDS, MAX_ROUNDS, BUDGET_S = 7, 61, 2.0
 QUICK_ROUNDS = 3
+Target = tuple[float, float]
+"""What a figure must be at most, and what it should be at best."""
 UNITS_NS = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
 
 
@@ -48,8 +50,9 @@ class Row:
     unit: str
     ratio: float | None
     spread: dict[str, list[float]]  # quartiles: of ours and theirs in `unit`, of the ratio
-    target: str | None
+    target: str | None  # what it must be at most, and what would be better still
     met: bool | None
+    stretch: bool | None  # whether the second one is met, too
     samples: dict[str, Any]  # raw samples (ns) and results of either side
 
 
@@ -122,14 +125,15 @@ class Side:
     result: Callable[[], Any]
     prepare: Callable[[], Any] = nothing
     idle: Callable[[], Any] | None = None  # the same call with nothing to do
+    clock: Callable[[], int] = time.thread_time_ns  # of the whole process where the work is done on other threads
 
     def sample_ns(self) -> int:
         """Prepare, run, and return the CPU time of the run."""
         given = self.prepare()
         arguments = () if given is None else (given,)
-        begin = time.thread_time_ns()
+        begin = self.clock()
         self.run(*arguments)
-        return time.thread_time_ns() - begin
+        return self.clock() - begin
 
 
 def compare(
@@ -140,7 +144,7 @@ def compare(
     unit: str,
     quick: bool,
     per: float = 1.0,
-    target: float | None = None,
+    target: Target | None = None,
 ) -> Row:
     """Interleave two sides. `per` divides times (a number of events, say). Raises DifferentResultsError."""
     sides = [ours] if theirs is None else [ours, theirs]
@@ -168,7 +172,7 @@ def _row(
     results: Sequence[Any],
     unit: str,
     per: float,
-    target: float | None,
+    target: Target | None,
 ) -> Row:
     net = [[max(1.0, ns - less) for ns in side] for side, less in zip(samples, spare, strict=True)]
     scaled = [[ns / UNITS_NS[unit.split("/")[0]] / per for ns in side] for side in net]
@@ -188,10 +192,48 @@ def _row(
         unit=unit,
         ratio=ratio,
         spread=spread,
-        target=None if target is None else f"<= {target:.2f}",
-        met=None if target is None or ratio is None else ratio <= target,
         samples=raw,
+        **verdict(target, ratio),
     )
+
+
+def measured(
+    what: str,
+    ours: Sequence[float],
+    theirs: Sequence[float] | None,
+    *,
+    unit: str,
+    target: Target | None = None,
+    of_ratio: bool = True,
+) -> Row:
+    """A row of samples taken elsewhere, in `unit`. The target is one of their ratio, or of `ours` itself."""
+    median = statistics.median(ours)
+    other = None if theirs is None else statistics.median(theirs)
+    ratio = None if other is None else median / other
+    given = {"ours": list(ours)} | ({} if theirs is None else {"theirs": list(theirs)})
+    scale = UNITS_NS.get(unit)
+    return Row(
+        what=what,
+        ours=median,
+        theirs=other,
+        unit=unit,
+        ratio=ratio,
+        spread={name: quartiles(values) for name, values in given.items()},
+        samples={
+            name + ("_ns" if scale else ""): [round(value * scale) if scale else value for value in values]
+            for name, values in given.items()
+        },
+        **verdict(target, ratio if of_ratio else median, "" if of_ratio else f" {unit}"),
+    )
+
+
+def verdict(target: Target | None, value: float | None, unit: str = "") -> dict[str, Any]:
+    """The fields of a row that say what was wanted, and whether `value` is that."""
+    if target is None:
+        return {"target": None, "met": None, "stretch": None}
+    spelled = " / ".join(f"{limit:.2f}" if not unit else f"{limit:g}" for limit in target)
+    met = [None if value is None else value <= limit for limit in target]
+    return {"target": f"<= {spelled}{unit}", "met": met[0], "stretch": met[1]}
 
 
 def quartiles(values: Sequence[float]) -> list[float]:

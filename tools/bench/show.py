@@ -12,6 +12,7 @@ from tools.bench.harness import Row
 
 HEADS = ("what", "ours", "theirs", "unit", "ratio", "quartiles", "target", "met")
 WIDTH = 100
+READING = "ratio: ours / theirs, below 1 is faster; target: must / stretch"
 
 
 def _number(value: float | None) -> str:
@@ -24,7 +25,7 @@ def cells(row: Row) -> tuple[str, ...]:
     """One row as text, in the order of HEADS."""
     ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
     quartiles = "{:.2f}-{:.2f}".format(*row.spread["ratio"]) if "ratio" in row.spread else "-"
-    met = {None: "-", True: "yes", False: "NO"}[row.met]
+    met = "stretch" if row.stretch else {None: "-", True: "yes", False: "NO"}[row.met]
     return (row.what, _number(row.ours), _number(row.theirs), row.unit, ratio, quartiles, row.target or "-", met)
 
 
@@ -46,7 +47,7 @@ def plain(rows: Sequence[Row], machine: dict[str, Any]) -> None:
     for row in rows:
         table.add_row(*cells(row), style="bold red" if row.met is False else None)
     console.print(table)
-    console.print(f"\nratio: ours / theirs, below 1 is faster. {machine_line(machine)}", style="dim")
+    console.print(f"\n{READING}. {machine_line(machine)}", style="dim")
 
 
 def markdown(rows: Sequence[Row], machine: dict[str, Any]) -> str:
@@ -57,4 +58,4 @@ def markdown(rows: Sequence[Row], machine: dict[str, Any]) -> str:
         if row.met is False:
             text[-1] = "**no**"
         lines.append("| " + " | ".join(text) + " |")
-    return "\n".join([*lines, "", f"Ratio: ours / theirs, below 1 is faster. {machine_line(machine)}."])
+    return "\n".join([*lines, "", f"{READING.capitalize()}. {machine_line(machine)}."])

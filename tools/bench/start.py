@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -14,13 +13,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.bench.harness import Row, quartiles
+from tools.bench.harness import Row, measured
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PASS, HELP = ("-c", "pass"), ("-m", "replay", "--help")
 NUMBA, DEMO = ("-c", "import numba"), ("-m", "replay", "demo")
-HELP_FACTOR, HELP_EXTRA_MS = 2, 30
-WARM_DEMO_MS, COLD_DEMO_MS = 2_500, 20_000
+TARGET = (2.0, 1.5)
 ROUNDS, QUICK_ROUNDS = 11, 3
 
 
@@ -34,16 +32,15 @@ def measure(quick: bool) -> list[Row]:
     for _ in range(rounds):
         for command in commands:
             samples[command].append(_wall_ms(command, environment))
-    idle_ms = statistics.median(samples[PASS])
     rows = [
-        _row("python -c 'import numba'", samples[NUMBA], samples[PASS], None),
-        _row("replay --help", samples[HELP], samples[PASS], HELP_FACTOR * idle_ms + HELP_EXTRA_MS),
-        _row("replay demo, kernels compiled", samples[DEMO], samples[NUMBA], WARM_DEMO_MS),
+        measured("python -c 'import numba'", samples[NUMBA], samples[PASS], unit="ms"),
+        measured("replay --help, against python", samples[HELP], samples[PASS], unit="ms", target=TARGET),
+        measured("replay demo, against import numba", samples[DEMO], samples[NUMBA], unit="ms", target=TARGET),
     ]
     if not quick:
         with tempfile.TemporaryDirectory(prefix="replay-bench-") as folder:
             cold = _wall_ms(DEMO, environment | {"REPLAY_CACHE_DIR": folder})
-        rows.append(_row("replay demo, nothing compiled", [cold], samples[NUMBA], COLD_DEMO_MS))
+        rows.append(measured("replay demo, nothing compiled", [cold], samples[NUMBA], unit="ms"))
     return rows
 
 
@@ -51,18 +48,3 @@ def _wall_ms(arguments: Sequence[str], environment: dict[str, str]) -> float:
     begin = time.perf_counter()
     subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, check=True, capture_output=True)
     return (time.perf_counter() - begin) * 1e3
-
-
-def _row(what: str, ours: list[float], theirs: list[float], most_ms: float | None) -> Row:
-    median, other = statistics.median(ours), statistics.median(theirs)
-    return Row(
-        what=what,
-        ours=median,
-        theirs=other,
-        unit="ms",
-        ratio=median / other,
-        spread={"ours": quartiles(ours), "theirs": quartiles(theirs)},
-        target=None if most_ms is None else f"<= {most_ms:,.0f} ms",
-        met=None if most_ms is None else median <= most_ms,
-        samples={"ours_ns": [round(ms * 1e6) for ms in ours], "theirs_ns": [round(ms * 1e6) for ms in theirs]},
-    )

@@ -13,3 +13,14 @@ void scan(u64 *map, u64 size, u64 *out)
     out[0] = found;
     out[1] = total;
 }
+
+/* Only read the map, which is what no search can be faster than; out: its sum, twice. */
+void read_all(const u64 *map, u64 words, u64 *out)
+{
+    u64 total = 0;
+
+    for (u64 i = 0; i < words; i++) {
+        total += map[i];
+    }
+    out[0] = out[1] = total;
+}
