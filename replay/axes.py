@@ -123,17 +123,21 @@ def make(text: str, *, log: str, designs: list[str], memory_bytes: int, base_rat
 def unvalued(name: str, owned: Owned, base_rate: Fraction) -> Axis:
     """The axis of that name, whose values are still to be told (Axis.apply). Raises UsageError naming those there are.
 
-    Here `design` is an axis too, and so are parameters of the policies and cost tables in `owned`.
+    Here NOT_AXES are axes too, and so are parameters of the policies and cost tables in `owned`.
     """
-    owner, parameter = (None, name) if name == "design" else _owner(name, owned)
+    owner, parameter = (None, name) if name in NOT_AXES else _owner(name, owned)
     return Axis(name=name, values=(), places=None, owner=owner, parameter=parameter, base_rate=base_rate)
 
 
 def known(owned: Owned) -> list[str]:
     """Every axis there is for these plug-ins."""
     options = [field.name.replace("_", "-") for field in dataclasses.fields(RunConfig) if field.name not in NOT_AXES]
-    own = {f"{kind}.{name}" for kind, spellings in owned.items() for s in spellings for name in _parameters(kind, s)}
-    return [DIRTY_RATE, RING_SIZE, *options, *sorted(own)]
+    of_plugins = {kind: spellings for kind, spellings in owned.items() if kind != "costs"}
+    own = {
+        f"{kind}.{name}" for kind, spellings in of_plugins.items() for s in spellings for name in _parameters(kind, s)
+    }
+    more = ["costs.ENTRY", *NOT_AXES] if "costs" in owned else []
+    return [DIRTY_RATE, RING_SIZE, *options, *sorted(own), *more]
 
 
 def _owner(name: str, owned: Owned) -> tuple[str | None, str]:

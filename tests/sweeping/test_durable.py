@@ -37,7 +37,7 @@ def test_killed_or_interrupted_it_goes_on(number, code, whole, tmp_path):
         assert "--resume" in said
     told = replay.load_sweep(folder).runs.collect()
     assert told.equals(replay.load_sweep(whole).runs.collect())
-    named = {name: digest for name, digest in content(folder).items()}
+    named = content(folder)
     again = tmp_path / "again"
     replay.sweep(tmp_path / "plan.toml", again)
     assert named == content(again)
@@ -163,7 +163,9 @@ def test_what_a_machine_was_to_blame_for_is_run_again(tmp_path):
     """A policy that cannot run until a file is there: as memory that was short, or a disk that was away."""
     source = (store.Path(replay.__file__).parent / "policies" / "auto_converge.py").read_text()
     path, flag = tmp_path / "mine.py", tmp_path / "flag"
-    path.write_text(f"{source}\n_build = build\n\n\ndef build(config):\n    open({str(flag)!r}).close()\n    return _build(config)\n")
+    path.write_text(
+        f"{source}\n_build = build\n\n\ndef build(config):\n    open({str(flag)!r}).close()\n    return _build(config)\n"
+    )
     told = plan(sweep={"traces": [GUEST]}, axes={"policy": ["none", str(path)]}, baselines={})
     report = replay.sweep(told, tmp_path / "a")
     assert list(report.failed) == [1]

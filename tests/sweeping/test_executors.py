@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import multiprocessing
 import os
 import signal
@@ -14,7 +16,9 @@ from pathlib import Path
 import pytest
 
 import replay
+from replay.analysis.phase import figure_of
 from replay.errors import ReplayError, UsageError
+from replay.sweeping import run
 from tests.sweeping.common import PLAN, ROOT, RUNS, content, plan
 
 WORKER = "import sys; from distributed.cli.dask_{0} import main; sys.exit(main())"
@@ -37,7 +41,11 @@ def test_processes_of_which_one_dies(whole, tmp_path):
 
     def kill(standing):
         if standing.done == 10:
-            workers = [pid for pid in children() if pid not in before and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            workers = [
+                pid
+                for pid in children()
+                if pid not in before and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            ]
             killed.append(workers[0])
             os.kill(workers[0], signal.SIGKILL)
 
@@ -91,8 +99,6 @@ def cluster(tmp_path):
     until = time.monotonic() + 60
     while not found.exists() and time.monotonic() < until:
         time.sleep(0.05)
-    import json
-
     address = json.loads(found.read_text())["address"]
     workers = [start("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard") for _ in range(2)]
     yield address, workers
@@ -120,24 +126,23 @@ def test_a_dask_cluster_that_loses_a_worker(cluster, whole, tmp_path):
 
 @pytest.mark.filterwarnings("default")
 def test_dask_workers_that_do_not_see_a_trace_are_sent_it(cluster, tmp_path):
-    """Workers run in folders of their own; a path that they do not see is that of a file only this process has."""
-    from replay.sweeping import cluster as clusters
-
-    address, _ = cluster
-    replay.generate("uniform:rate=3000,memory=32M,duration=1s", tmp_path / "guest.parquet")
-    told = plan(sweep={"traces": [str(tmp_path / "guest.parquet")]}, axes={"design": ["bitmap", "double-ring:64"]})
-    planned = replay.sweep_plan(told, tmp_path / "out")
-    pool = clusters.open_dask(address, None)
-    try:
-        data = (tmp_path / "guest.parquet").read_bytes()
-        (tmp_path / "guest.parquet").rename(tmp_path / "away.parquet")
-        held = clusters.perform(planned.runs[0].job, data)
-        assert held["row"]["status"] == "completed"
-        (tmp_path / "guest.parquet").write_bytes(data[:-1])  # another size on "their" side is not their file
-        assert not clusters._sees(str(tmp_path / "guest.parquet"), len(data))
-        assert clusters.perform(planned.runs[1].job, b"other")["failed"].endswith("plan a new one")
-    finally:
-        pool.stop()
+    """The path is one that only this process can open: its own descriptor of the file."""
+    path = tmp_path / "guest.parquet"
+    replay.generate("uniform:rate=3000,memory=32M,duration=1s", path)
+    told = plan(sweep={"traces": [str(path)]}, axes={"design": ["bitmap", "double-ring:64"]})
+    planned = replay.sweep_plan(told, tmp_path)
+    with path.open("rb") as file:
+        source = dataclasses.replace(planned.sources[0], spelled=f"/proc/self/fd/{file.fileno()}")
+        runs = [
+            dataclasses.replace(one, source=source, job=dataclasses.replace(one.job, guest=source))
+            for one in planned.runs
+        ]
+        hidden = dataclasses.replace(planned, sources=[source], runs=runs)
+        figure = figure_of("total-time")
+        report = run.sweep(hidden, tmp_path / "sent", figure=figure, executor=f"dask:{cluster[0]}")
+    assert (report.ran, report.failed) == (2, {})
+    run.sweep(planned, tmp_path / "here", figure=figure)
+    assert content(tmp_path / "sent") == content(tmp_path / "here")
 
 
 @pytest.mark.filterwarnings("default")

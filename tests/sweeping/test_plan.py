@@ -49,7 +49,9 @@ def test_every_run_is_the_replay_that_one_would_make_alone(whole):
 def test_nothing_that_differs_from_time_to_time_is_in_the_dataset(whole):
     told = replay.load_sweep(whole)
     for frame in (told.runs, told.rounds, told.points):
-        assert not [name for name in frame.collect_schema() if name.startswith("measured") or name in ("made_at", "cpu")]
+        assert not [
+            name for name in frame.collect_schema() if name.startswith("measured") or name in ("made_at", "cpu")
+        ]
     measured = told.measured.collect()
     assert measured["run"].to_list() == list(range(RUNS))
     assert (measured["measured_wall_ns"] > 0).all()
@@ -112,12 +114,23 @@ def test_traces_come_from_everywhere_and_equal_ones_are_one(tmp_path, monkeypatc
     traces = ["a/guest.parquet", "*/guest.parquet", f"{url}/guest.parquet", f"{url}/*.parquet", "idle-1g", GUEST]
     told = planning.make(plan(sweep={"traces": traces}), tmp_path / "fetched")
     labels = [source.label for source in told.sources]
-    assert labels == [f"guest~{told.sources[0].sha256[:8]}", f"guest~{told.sources[1].sha256[:8]}", "idle-1g", "uniform:3000"]
+    assert labels == [
+        f"guest~{told.sources[0].sha256[:8]}",
+        f"guest~{told.sources[1].sha256[:8]}",
+        "idle-1g",
+        "uniform:3000",
+    ]
     assert len(list((tmp_path / "fetched").rglob("*.parquet"))) == 1
     small = plan(sweep={"traces": [f"{url}/*.parquet"]}, axes={"design": ["bitmap"]})
     replay.sweep(small, tmp_path / "out")
     assert replay.load_sweep(tmp_path / "out").runs.collect()["trace"].to_list() == ["guest"]
-    for missing, error in (("x/*.parquet", UsageError), (f"{url}/x*.parquet", UsageError), (f"{url}/x.parquet", UsageError), ("nothing://h/x", TraceError), ("ridis-1g", UsageError)):
+    for missing, error in (
+        ("x/*.parquet", UsageError),
+        (f"{url}/x*.parquet", UsageError),
+        (f"{url}/x.parquet", UsageError),
+        ("nothing://h/x", TraceError),
+        ("ridis-1g", UsageError),
+    ):
         with pytest.raises(error):
             planning.make(plan(sweep={"traces": [missing]}), tmp_path / "fetched")
 
@@ -201,7 +214,11 @@ def test_never_more_at_once_than_slots_and_memory_allow():
 def test_jobs_of_one_guest_go_together(tmp_path):
     jobs = by_guest(run.job for run in planning.make(PLAN, tmp_path).runs)
     guests = [(job.guest.label, job.config.seed) for job in jobs]
-    assert len({tuple(key) for key in guests}) == sum(a != b for a, b in zip(guests, [None, *guests[:-1]], strict=True)) == 4
+    assert (
+        len({tuple(key) for key in guests})
+        == sum(a != b for a, b in zip(guests, [None, *guests[:-1]], strict=True))
+        == 4
+    )
     assert len(jobs) == RUNS
 
 
