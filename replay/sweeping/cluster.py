@@ -47,6 +47,11 @@ def open_dask(spelled: str, jobs: int | None) -> Pool:
         client = Client(address, timeout=CONNECT_S)
     except (OSError, TimeoutError, ValueError) as error:
         raise ReplayError(f"no dask scheduler answers at {address}: {error}") from None
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_S)
+    except TimeoutError:
+        client.close()
+        raise ReplayError(f"the dask scheduler at {address} has no worker; start some: dask worker {address}") from None
     sent = _Sent(client)
     executor = client.get_executor(pure=False, retries=_RETRIES)
 
@@ -59,7 +64,7 @@ def open_dask(spelled: str, jobs: int | None) -> Pool:
         if cluster is not None:
             cluster.close()
 
-    threads = sum(client.nthreads().values())
+    threads: int = sum(client.nthreads().values())
     return Pool(
         slots=jobs or 2 * max(1, threads), budget=0, submit=submit, stop=stop,
         cancelled=threading.Event(),
@@ -79,9 +84,9 @@ class _Sent:
             return None
         known = self._data.get(source.sha256, _UNKNOWN)
         if known is _UNKNOWN or (known is not None and known.status != "finished"):  # lost with its worker
-            seen = self._client.run(_sees, source.spelled, Path(source.spelled).stat().st_size)
+            seen: dict[str, bool] = self._client.run(_sees, source.spelled, Path(source.spelled).stat().st_size)
             held = None
-            if not all(seen.values()):
+            if not seen or not all(seen.values()):
                 held = self._client.scatter(Path(source.spelled).read_bytes(), hash=False)
             self._data[source.sha256] = held
         return self._data[source.sha256]
@@ -95,6 +100,8 @@ def perform(job: Job, data: bytes | None) -> dict[str, Any]:
     """What a worker does with a job."""
     if data is not None:
         job = dataclasses.replace(job, guest=dataclasses.replace(job.guest, spelled=_unpacked(job.guest, data)))
+    elif not job.guest.generated and not Path(job.guest.spelled).is_file():
+        return {"failed": f"a worker that came later does not see {job.guest.spelled}", "final": False}
     return record.perform(job)
 
 
