@@ -302,6 +302,8 @@ class _Builder:
             options: dict[str, Any] = {"log": setting.log, "design": setting.design, **setting.options}
         else:
             options = job.config.as_dict()
+            if not (source.generated or job.config.fit == "tile" or job.config.zero_share is not None):
+                del options["seed"]  # nothing of such a replay is random
         named = [str(options.get(kind, "")).partition(":")[0] for kind in _FIRST]
         files = [self._digest(path) for path in named if path.endswith((".py", ".toml"))]
         told = json.dumps([source.sha256, str(setting.factor), options, files], sort_keys=True)

@@ -104,6 +104,16 @@ def test_lists_repeats_starts_and_baselines(tmp_path):
         assert of[others["slow"]] == (of[run][0], 12_500_000)
 
 
+def test_repeats_of_what_is_not_random_are_one_run(tmp_path):
+    """A seed changes nothing of a recorded guest, unless it is tiled or its zero pages are drawn."""
+    axes = {"fit": ["embed", "tile"], "zero-share": ["none", "50%"]}
+    told = made(tmp_path, sweep={"traces": ["idle-1g"], "repeats": 3}, base={"memory": "2G"}, axes=axes, baselines={})
+    counts = [(run.job.config.fit, run.job.config.zero_share) for run in told.runs]
+    assert [counts.count(key) for key in dict.fromkeys(counts)] == [1, 3, 3, 3]
+    first, second = (replay.run("idle-1g", memory="2G", seed=seed, give_up="1s") for seed in (1, 2))
+    assert [row["sent_bytes"] for row in first.rows] == [row["sent_bytes"] for row in second.rows]
+
+
 def test_traces_come_from_everywhere_and_equal_ones_are_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
