@@ -102,6 +102,11 @@ def _guests() -> Guests:
     return Guests(Source.open)
 
 
+def forget() -> None:
+    """Let go of the decoded guests of this process."""
+    _guests.cache_clear()
+
+
 def perform(job: Job, *, cancelled: threading.Event | None = None) -> dict[str, Any]:
     """Run a job wherever this is called: {"row", "rounds", "measured", "program"}, or {"failed": its error, "final"}.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from replay.analysis.phase import PhaseFigure
 from replay.errors import ReplayError, UsageError
-from replay.sweeping import dataset
+from replay.sweeping import dataset, record
 from replay.sweeping import store as stores
 from replay.sweeping.executors import Pool, open_pool
 from replay.sweeping.jobs import Job, by_guest, stream
@@ -126,6 +126,7 @@ class _Runner:
             raise
         finally:
             self._pool.stop()
+            record.forget()
 
     def _feed(self, runs: dict[Job, PlannedRun], given: Executor | str | None, jobs: int | None) -> None:
         def submit(job: Job) -> Any:

@@ -125,6 +125,14 @@ def test_a_dask_cluster_that_loses_a_worker(cluster, whole, tmp_path):
 
 
 @pytest.mark.filterwarnings("default")
+def test_dask_workers_started_here(whole, tmp_path):
+    pytest.importorskip("distributed", reason="dask.distributed is not installed (extra [cluster])")
+    report = replay.sweep(PLAN, tmp_path, executor="dask:local:2")
+    assert (report.ran, report.failed) == (RUNS, {})
+    assert content(tmp_path) == content(whole)
+
+
+@pytest.mark.filterwarnings("default")
 def test_dask_workers_that_do_not_see_a_trace_are_sent_it(cluster, tmp_path):
     """The path is one that only this process can open: its own descriptor of the file."""
     path = tmp_path / "guest.parquet"
