@@ -29,7 +29,7 @@ SHOWN_VALUES = {
     "zero-share": ("0%", "50%", "90%"),
 }
 """Values of an axis that is given without any; `memory` and what has choices have theirs below."""
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(RunConfig)}
+_OPTIONS = {field.name: field for field in dataclasses.fields(RunConfig)}
 NOT_AXES = ("design", "check", "formulation")
 Owned = dict[str, list[str]]
 """Spellings of the plug-ins whose parameters can be axes, by kind: "log", "design", "policy", "costs"."""
@@ -87,7 +87,7 @@ class Axis:
         if self.name == "design":
             return dataclasses.replace(setting, design=value)
         if self.owner is not None:
-            spelled = str(setting.options.get(self.owner, _DEFAULTS[self.owner]))
+            spelled = str(setting.options.get(self.owner, _OPTIONS[self.owner].default))
             changed = _with(self.owner, spelled, self.parameter, value)
             return dataclasses.replace(setting, options=setting.options | {self.owner: changed})
         return dataclasses.replace(setting, options=setting.options | {self.parameter: _typed(self.parameter, value)})
@@ -200,7 +200,7 @@ def _with(kind: str, spelled: str, parameter: str, value: str) -> str:
 
 def _typed(field: str, value: str) -> Any:
     """An option's value; texts stay texts, which RunConfig reads."""
-    option = {option.name: option for option in dataclasses.fields(RunConfig)}[field]
+    option = _OPTIONS[field]
     if value == "none" and option.default in (None, ""):
         return option.default
     if option.type != "bool":

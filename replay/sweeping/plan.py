@@ -265,6 +265,7 @@ class _Builder:
         self.points: list[tuple[int, str | None, Point]] = []
         self.against: dict[int, dict[str, int]] = {}
         self._owned = owned
+        self._plain = Setting(log=RunConfig().log, design=RunConfig().design, options={})
         self._axes: dict[tuple[str, Fraction], axes.Axis] = {}
         self._by_key: dict[str, int] = {}
         self._asked: set[tuple[int, str | None, str]] = set()
@@ -272,7 +273,7 @@ class _Builder:
 
     def add(self, source: Source, point: Point, baseline: str | None, shown: Point) -> int:
         """The index of the run that a point asks for."""
-        setting = Setting(log=RunConfig().log, design=RunConfig().design, options={})
+        setting = self._plain
         for name in sorted(point, key=lambda name: name not in _FIRST):
             setting = self._axis(name, source.base_rate).apply(setting, point[name])
         job, error = None, None
