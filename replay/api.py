@@ -23,6 +23,7 @@ from replay.traces_api import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
 
     from replay.analysis.phase_map import Phase
     from replay.capturing.run import Captured
@@ -30,13 +31,17 @@ if TYPE_CHECKING:
     from replay.importing.run import Imported
     from replay.migration.precopy import Progress
     from replay.safety.check import Verdict
+    from replay.sweeping.dataset import Sweep
+    from replay.sweeping.plan import Plan
+    from replay.sweeping.run import Report, Standing
     from replay.synthesis.synthetic import Synthetic
     from replay.synthesis.writing import Progress as Written
     from replay.trace.reader import Trace
 
 __all__ = [
-    "check", "compare", "fit", "generate", "heatmap", "import_trace", "load", "merge_traces", "open_trace", "phase",
-    "run", "run_config", "sample_trace", "scale_trace", "shipped_traces", "slice_trace", "stat", "validate",
+    "check", "compare", "fit", "generate", "heatmap", "import_trace", "load", "load_sweep", "merge_traces",
+    "open_trace", "phase", "rank_sweep", "run", "run_config", "sample_trace", "scale_trace",
+    "shipped_traces", "slice_trace", "stat", "sweep", "sweep_plan", "validate",
 ]  # fmt: skip
 
 
@@ -279,6 +284,70 @@ def phase(trace: Trace | Synthetic | str | os.PathLike[str], **options: Any) -> 
     from replay.grid import phase as run_grid
 
     return run_grid(trace, **options)
+
+
+def sweep(
+    plan: str | os.PathLike[str] | dict[str, Any],
+    output: str | os.PathLike[str],
+    *,
+    executor: Executor | str | None = None,
+    jobs: int | None = None,
+    shard: str | None = None,
+    resume: bool = False,
+    fail_fast: bool = False,
+    merge: Sequence[str | os.PathLike[str]] = (),
+    best: str = "total-time",
+    progress: Callable[[Standing], None] | None = None,
+) -> Report:
+    """Run a plan's replays into the folder `output`; `load_sweep` reads what they came to.
+
+    plan: a TOML file, or a dict of the same form (replay.sweeping.plan). executor: any of concurrent.futures, or
+    "threads", "processes:N", "dask:tcp://HOST:PORT", "dask:local:N". jobs: runs at once. shard: "I/N", every N-th run
+    from the I-th. resume: go on with what is there. merge: folders of sweeps whose runs are taken over. best: the
+    figure of the best run that `progress` is told of. Raises UsageError before the first run, StoreError when results
+    cannot be kept, and with fail_fast ReplayError.
+    """
+    from replay.analysis.phase import figure_of
+    from replay.sweeping import run
+    from replay.sweeping.store import WHOLE, Shard
+
+    part = WHOLE if shard is None else Shard.parse(shard)
+    return run.sweep(
+        sweep_plan(plan, output), Path(output), figure=figure_of(best), executor=executor, jobs=jobs, shard=part,
+        resume=resume, fail_fast=fail_fast, merge=[Path(folder) for folder in merge], progress=progress,
+    )  # fmt: skip
+
+
+def sweep_plan(plan: str | os.PathLike[str] | dict[str, Any], output: str | os.PathLike[str]) -> Plan:
+    """What `sweep` would run: a plan with its traces found. Those from object stores are fetched into `output`."""
+    from replay.sweeping import plan as planning
+    from replay.sweeping.store import FETCHED
+
+    fetched = Path(output) / FETCHED
+    return planning.make(plan, fetched) if isinstance(plan, dict) else planning.read(os.fspath(plan), fetched)
+
+
+def load_sweep(folder: str | os.PathLike[str]) -> Sweep:
+    """A finished sweep: `.runs`, `.rounds`, `.points` and `.measured` are polars LazyFrames. Raises ResultError."""
+    from replay.sweeping.dataset import load as load_dataset
+
+    return load_dataset(Path(folder))
+
+
+def rank_sweep(
+    folder: str | os.PathLike[str],
+    by: Sequence[str] | None = None,
+    best: str = "total-time",
+    baseline: str | None = None,
+) -> Any:
+    """The settings of a finished sweep, best first: a polars DataFrame. See replay.analysis.rank.
+
+    by: axes or columns of `runs` (default: every axis but seed and start, and the trace where there are several).
+    """
+    from replay.analysis.phase import figure_of
+    from replay.sweeping.summary import ranking
+
+    return ranking(load_sweep(folder), None if by is None else list(by), figure_of(best), baseline)
 
 
 def check(design: str, **bounds: Any) -> Verdict:

@@ -1,13 +1,15 @@
-"""The axes of a grid of replays: any option of a run, any parameter of a log or design, and two that are neither.
+"""The axes of a grid of replays: any option of a run, any parameter of its plug-ins or costs, and two that are neither.
 
 `dirty-rate` speeds the guest up ("4x") or says its pages a second; `ring-size` sets the first parameter of a design
-where that counts entries. A parameter is named as in a spelling (reaper-period), with its owner in front where the name
-alone could mean two things (log.entries, design.entries). A design without it is the same all along the axis.
+where that counts entries. A parameter is named as in a spelling (reaper-period), with its owner in front where the
+name alone could mean two things (log.entries, design.entries, policy.initial, costs.refind_calls). A design without it
+is the same all along the axis.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -27,7 +29,10 @@ SHOWN_VALUES = {
     "zero-share": ("0%", "50%", "90%"),
 }
 """Values of an axis that is given without any; `memory` and what has choices have theirs below."""
+_OPTIONS = {field.name: field for field in dataclasses.fields(RunConfig)}
 NOT_AXES = ("design", "check", "formulation")
+Owned = dict[str, list[str]]
+"""Spellings of the plug-ins whose parameters can be axes, by kind: "log", "design", "policy", "costs"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +47,10 @@ class Setting:
     def config(self) -> RunConfig:
         """The run's configuration; raises UsageError for anything senseless in it."""
         config = RunConfig(log=self.log, design=self.design, **self.options)
-        plugins.parse("log", config.log)
-        plugins.parse("design", config.design)
+        _check_plugin("log", config.log)
+        _check_plugin("design", config.design)
+        if config.policy:
+            _check_plugin("policy", config.policy)
         return config
 
 
@@ -54,7 +61,7 @@ class Axis:
     name: str
     values: tuple[str, ...]
     places: tuple[float, ...] | None
-    owner: str | None  # whose parameter it is: the "log"'s, the "design"'s, or the run's own
+    owner: str | None  # whose parameter it is: the "log"'s, "design"'s, "policy"'s, "costs"'s, or the run's own
     parameter: str
     base_rate: Fraction  # events a second of the guest as it is
 
@@ -77,6 +84,12 @@ class Axis:
             return dataclasses.replace(setting, design=_with("design", setting.design, parameter, value))
         if self.name == "log":
             return dataclasses.replace(setting, log=value)
+        if self.name == "design":
+            return dataclasses.replace(setting, design=value)
+        if self.owner is not None:
+            spelled = str(setting.options.get(self.owner, _OPTIONS[self.owner].default))
+            changed = _with(self.owner, spelled, self.parameter, value)
+            return dataclasses.replace(setting, options=setting.options | {self.owner: changed})
         return dataclasses.replace(setting, options=setting.options | {self.parameter: _typed(self.parameter, value)})
 
 
@@ -85,7 +98,7 @@ def make(text: str, *, log: str, designs: list[str], memory_bytes: int, base_rat
     name, equals, given = text.strip().partition("=")
     name = name.strip()
     values = tuple(item.strip() for item in given.split(",") if item.strip())
-    owner, parameter = _owner(name, log, designs)
+    owner, parameter = _owner(name, {"log": [log], "design": designs})
     if not equals:
         values = _shown(name, owner, parameter, memory_bytes, log, designs)
     if not values:
@@ -107,16 +120,28 @@ def make(text: str, *, log: str, designs: list[str], memory_bytes: int, base_rat
     )
 
 
-def known(log: str, designs: list[str]) -> list[str]:
+def unvalued(name: str, owned: Owned, base_rate: Fraction) -> Axis:
+    """The axis of that name, whose values are still to be told (Axis.apply). Raises UsageError naming those there are.
+
+    Here NOT_AXES are axes too, and so are parameters of the policies and cost tables in `owned`.
+    """
+    owner, parameter = (None, name) if name in NOT_AXES else _owner(name, owned)
+    return Axis(name=name, values=(), places=None, owner=owner, parameter=parameter, base_rate=base_rate)
+
+
+def known(owned: Owned) -> list[str]:
     """Every axis there is for these plug-ins."""
     options = [field.name.replace("_", "-") for field in dataclasses.fields(RunConfig) if field.name not in NOT_AXES]
-    own = {f"log.{name}" for name in _parameters("log", log)}
-    own |= {f"design.{name}" for design in designs for name in _parameters("design", design)}
-    return [DIRTY_RATE, RING_SIZE, *options, *sorted(own)]
+    of_plugins = {kind: spellings for kind, spellings in owned.items() if kind != "costs"}
+    own = {
+        f"{kind}.{name}" for kind, spellings in of_plugins.items() for s in spellings for name in _parameters(kind, s)
+    }
+    more = ["costs.ENTRY", *NOT_AXES] if "costs" in owned else []
+    return [DIRTY_RATE, RING_SIZE, *options, *sorted(own), *more]
 
 
-def _owner(name: str, log: str, designs: list[str]) -> tuple[str | None, str]:
-    """Whose parameter an axis is ("log", "design"; None: the run's), and its name as the field of a dataclass."""
+def _owner(name: str, owned: Owned) -> tuple[str | None, str]:
+    """Whose parameter an axis is (a kind of plug-in; None: the run's), and its name as the field of a dataclass."""
     if name == DIRTY_RATE:
         return None, name
     if name == RING_SIZE:
@@ -125,23 +150,35 @@ def _owner(name: str, log: str, designs: list[str]) -> tuple[str | None, str]:
     if field in {option.name for option in dataclasses.fields(RunConfig)} and name not in NOT_AXES:
         return None, field
     prefix, dot, parameter = name.partition(".")
-    owned = {
-        "log": _parameters("log", log),
-        "design": {parameter for design in designs for parameter in _parameters("design", design)},
-    }
-    if dot and prefix in owned and parameter in owned[prefix]:
+    found = {kind: {key for s in spellings for key in _parameters(kind, s)} for kind, spellings in owned.items()}
+    if dot and prefix in found and parameter in found[prefix]:
         return prefix, parameter
-    owners = [owner for owner, parameters in owned.items() if name in parameters]
-    if len(owners) == 2:
-        raise UsageError(f"axis {name} could be log.{name} or design.{name}; say which")
+    owners = [kind for kind, parameters in found.items() if name in parameters]
+    if len(owners) > 1:
+        raise UsageError(f"axis {name} could be {' or '.join(f'{kind}.{name}' for kind in owners)}; say which")
     if owners:
         return owners[0], name
-    raise unknown_name("axis", name, known(log, designs))
+    raise unknown_name("axis", name, known(owned))
+
+
+@functools.lru_cache(1024)
+def _check_plugin(kind: str, spelled: str) -> None:
+    """Raises UsageError where the spelling makes no sense."""
+    plugins.parse(kind, spelled)
 
 
 def _parameters(kind: str, spelled: str) -> dict[str, plugins.Parameter]:
-    described = plugins.describe(kind, spelled.partition(":")[0])
-    return {parameter.name: parameter for parameter in described.parameters}
+    name = spelled.partition(":")[0]
+    return _parameters_of(kind, name) if name else {}
+
+
+@functools.lru_cache(256)
+def _parameters_of(kind: str, name: str) -> dict[str, plugins.Parameter]:
+    if kind == "costs":
+        from replay.migration.costs import entries
+
+        return {key: plugins.Parameter(name=key, default=0, help="", unit=unit) for key, unit in entries().items()}
+    return {parameter.name: parameter for parameter in plugins.describe(kind, name).parameters}
 
 
 def _entries_of(design: str) -> str:
@@ -163,8 +200,10 @@ def _with(kind: str, spelled: str, parameter: str, value: str) -> str:
 
 def _typed(field: str, value: str) -> Any:
     """An option's value; texts stay texts, which RunConfig reads."""
-    kind = {option.name: option.type for option in dataclasses.fields(RunConfig)}[field]
-    if kind != "bool":
+    option = _OPTIONS[field]
+    if value == "none" and option.default in (None, ""):
+        return option.default
+    if option.type != "bool":
         return value
     if value not in ("on", "off"):
         raise UsageError(f"axis {field.replace('_', '-')} is on or off, not {value!r}")

@@ -155,7 +155,7 @@ class RunConfig:
     formulation: str = option(
         "auto", "inner loop: the fastest that is exact, or one of the two", choices=("auto", "batched", "stepping")
     )
-    costs: str = option("generic-x86", "cost table: a name or a path ending in .toml", metavar="TABLE")
+    costs: str = option("generic-x86", "cost table: a name or a path ending in .toml", metavar="TABLE[:ENTRY=NS,...]")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -1,9 +1,10 @@
 """Grids of replays: every design in every cell of two or three axes, run by threads over replays.
 
-Guests are decoded (or generated) once for each memory and dirty rate and shared by all replays of it; kernels release
-the interpreter's lock, so threads are enough. A replay that several cells ask for (a design without rings along an axis
-of ring sizes) runs once. Results do not depend on how many threads there are; a measured figure is taken with one, and
-with every design stepping page by page, so that designs of both formulations are measured doing the same.
+Guests are decoded (or generated) once for each memory and dirty rate and shared by all replays of it, as in sweeps
+(replay.sweeping.jobs); kernels release the interpreter's lock, so threads are enough. A replay that several cells ask
+for (a design without rings along an axis of ring sizes) runs once. Results do not depend on how many threads there are;
+a measured figure is taken with one, and with every design stepping page by page, so that designs of both formulations
+are measured doing the same.
 """
 
 from __future__ import annotations
@@ -12,25 +13,26 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from replay import api, axes, plugins
 from replay.analysis import phase as analysis
-from replay.analysis.compare import figures
+from replay.analysis.compare import exact_figures
 from replay.analysis.phase_map import Phase
 from replay.axes import Axis, Setting
-from replay.chance import NS_PER_S
-from replay.config import RunConfig, make
+from replay.config import make
 from replay.errors import UsageError
+from replay.sweeping.jobs import Guests, Job, by_guest, rate_of, run_job, stream
 
 if TYPE_CHECKING:
     from replay.results.result import Result
     from replay.synthesis.synthetic import Synthetic
     from replay.trace.reader import Trace
 
+GRID = "the grid's guest"
 Progress = Callable[[int, int], None]
 """Called after every replay with (replays done, replays in all); raise from it to cancel."""
 
@@ -80,7 +82,7 @@ class _Plan:
 
     axes: dict[str, Axis]
     candidates: list[str]
-    jobs: list[tuple[Fraction, RunConfig]]
+    jobs: list[Job]
     settings: dict[tuple[int, int, int, str], int]
 
 
@@ -89,7 +91,7 @@ def _plan(opened: Any, given: dict[str, str | None], candidates: list[str], opti
     for name in candidates:
         plugins.parse("design", name)
     told = {key: value for key, value in options.items() if key not in ("log", "design")}
-    meta, rate = opened.metadata, _rate(opened)
+    meta, rate = opened.metadata, rate_of(opened)
     made = {
         key: axes.make(text, log=base.log, designs=candidates, memory_bytes=meta.memory_bytes, base_rate=rate)
         for key, text in given.items()
@@ -97,7 +99,7 @@ def _plan(opened: Any, given: dict[str, str | None], candidates: list[str], opti
     }
     if len({axis.name for axis in made.values()}) < len(made):
         raise UsageError("an axis is given twice; x, y and facet must differ")
-    jobs: dict[tuple[Fraction, RunConfig], int] = {}
+    jobs: dict[Job, int] = {}
     settings: dict[tuple[int, int, int, str], int] = {}
     sizes = [range(len(made[key].values)) if key in made else range(1) for key in ("facet", "y", "x")]
     for facet, y, x in itertools.product(*sizes):
@@ -106,86 +108,45 @@ def _plan(opened: Any, given: dict[str, str | None], candidates: list[str], opti
             for key, index in (("facet", facet), ("y", y), ("x", x)):
                 if key in made:
                     setting = made[key].apply(setting, made[key].values[index])
-            job = (setting.factor, setting.config())
+            job = Job(guest=GRID, factor=setting.factor, config=setting.config())
             settings[facet, y, x, name] = jobs.setdefault(job, len(jobs))
     return _Plan(axes=made, candidates=candidates, jobs=list(jobs), settings=settings)
 
 
-def _rate(opened: Any) -> Fraction:
-    """Events a second of a guest: recorded ones on average, generated ones at their busiest."""
-    from replay.synthesis.synthetic import Synthetic
-
-    if isinstance(opened, Synthetic):
-        return opened.rate
-    return Fraction(opened.n_events * NS_PER_S, opened.metadata.duration_ns)
-
-
 def _run(opened: Any, plan: _Plan, threads: int | None, progress: Progress | None) -> list[Result]:
-    """The result of every job. Jobs of one guest run side by side, guests one after the other, to bound memory."""
+    """The result of every job. Jobs of one guest run one after the other, so that few guests are in memory."""
     from replay.migration.warm import warm
-    from replay.synthesis.synthetic import faster, settled
 
-    for _, config in plan.jobs:
+    for job in plan.jobs:
+        config = job.config
         warm(plugins.parse("log", config.log), plugins.parse("design", config.design), config.formulation)
-    guests: dict[tuple[Fraction, int | None, int], list[int]] = {}
-    for index, (factor, config) in enumerate(plan.jobs):
-        guests.setdefault((factor, config.memory if _sizes(opened) else None, config.seed), []).append(index)
-    results: dict[int, Result] = {}
+    guests = Guests({GRID: opened}.__getitem__)
     cancelled = threading.Event()
-
-    def go_on(*_: int) -> None:
-        if cancelled.is_set():
-            raise KeyboardInterrupt
-
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
-        for (factor, memory, seed), members in guests.items():
-            guest = faster(settled(opened, memory, seed), factor)
-            guest.decode()
-            running = {
-                pool.submit(api.run_config, guest, plan.jobs[index][1], progress=go_on): index for index in members
-            }
-            try:
-                for done in as_completed(running):
-                    results[running[done]] = done.result()
-                    if progress is not None:
-                        progress(len(results), len(plan.jobs))
-            except BaseException:
-                cancelled.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    return [results[index] for index in range(len(plan.jobs))]
-
-
-def _sizes(opened: Any) -> bool:
-    """Whether a guest is another one in another memory, as generated ones are."""
-    from replay.synthesis.synthetic import Synthetic
-
-    return isinstance(opened, Synthetic)
+    results: dict[Job, Result] = {}
+    threads = threads or len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(threads) as pool:
+        work: Any = partial(run_job, guests, cancelled=cancelled)
+        try:
+            for job, future in stream(by_guest(plan.jobs), partial(pool.submit, work), slots=threads):
+                results[job] = future.result()
+                if progress is not None:
+                    progress(len(results), len(plan.jobs))
+        except BaseException:
+            cancelled.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [results[job] for job in plan.jobs]
 
 
 def _row(plan: _Plan, key: tuple[int, int, int, str], result: Result) -> dict[str, Any]:
     """A row of the frame."""
-    from replay.migration import costs
-
     row: dict[str, Any] = {}
     for name, index in zip(("facet", "y", "x"), key[:3], strict=True):
         axis = plan.axes.get(name)
         row[f"{name}_index"] = index
         row[name] = None if axis is None else axis.values[index]
         row[f"{name}_place"] = None if axis is None or axis.places is None else axis.places[index]
-    row["candidate"] = key[3]
-    row["unsafe"] = plugins.parse("design", plan.jobs[plan.settings[key]][1].design).unsafe
-    row["trace_sha256"] = result.provenance["trace"]["sha256"]
-    row |= figures(result)
-    last = result.rows[-1]
-    stop_ns = costs.load(result.config["costs"]).fixed_ps["vm_stop"] // 1000  # downtime begins before the final sync
-    completed = result.status == "completed"
-    row["modelled_aside_ns"] = result.total("modelled_aside_ns")
-    row["modelled_total_ns"] = last["end_ns"] if completed else None
-    row["modelled_downtime_ns"] = last["end_ns"] - last["sync_begin_ns"] + stop_ns if completed else None
-    row["modelled_find_cpu_ns"] = sum(row[f"modelled_{part}_ns"] for part in ("harvest", "sync", "find", "aside"))
-    row["measured_find_cpu_ns"] = sum(row[f"measured_{part}_ns"] for part in ("harvest", "sync", "send"))
-    return row
+    return row | {"candidate": key[3]} | exact_figures(result)
 
 
 def _evaluated(

@@ -47,6 +47,24 @@ def figures(result: Result) -> dict[str, Any]:
     }
 
 
+def exact_figures(result: Result) -> dict[str, Any]:
+    """The same with what the record has to the nanosecond: `modelled_total_ns` and `modelled_downtime_ns` (null unless
+    completed), the CPU time spent finding pages, modelled and measured, and the trace's digest."""
+    from replay.migration import costs
+
+    row = figures(result)
+    row["trace_sha256"] = result.provenance["trace"]["sha256"]
+    last = result.rows[-1]
+    stop_ns = costs.load(result.config["costs"]).fixed_ps["vm_stop"] // 1000  # downtime begins before the final sync
+    completed = result.status == "completed"
+    row["modelled_aside_ns"] = result.total("modelled_aside_ns")
+    row["modelled_total_ns"] = last["end_ns"] if completed else None
+    row["modelled_downtime_ns"] = last["end_ns"] - last["sync_begin_ns"] + stop_ns if completed else None
+    row["modelled_find_cpu_ns"] = sum(row[f"modelled_{part}_ns"] for part in ("harvest", "sync", "find", "aside"))
+    row["measured_find_cpu_ns"] = sum(row[f"measured_{part}_ns"] for part in ("harvest", "sync", "send"))
+    return row
+
+
 def compare(results: list[Result]) -> pl.DataFrame:
     """A polars DataFrame: one row a result, and for each time and byte count its ratio to the first result's.
 

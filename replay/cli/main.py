@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "replay a trace through one dirty log and one design",
     "compare": "the same trace through several designs, side by side",
     "phase": "which design wins where: a grid over two or three settings",
+    "sweep": "thousands of replays: a plan of traces and axes, on one machine or a cluster",
     "generate": "write the trace of a generated guest: workloads, recordings, mixtures",
     "import": "a trace from what was recorded: kernel trace, QEMU's log, any table",
     "capture": "a trace of something that runs now: a guest in QEMU, a program, a micro-VM",

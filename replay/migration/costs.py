@@ -2,7 +2,8 @@
 
 A table names a price for every counter of work.py, some fixed times and some fixed bytes. Prices are given in
 nanoseconds with up to three decimals and become whole picoseconds, so that modelled time is exact. A table with
-`based_on = "NAME"` states only what differs from the shipped table of that name.
+`based_on = "NAME"` states only what differs from the shipped table of that name; so does "NAME:ENTRY=VALUE,..." in its
+place, with entries as in the file: "generic-x86:refind_calls=0.1".
 """
 
 from __future__ import annotations
@@ -66,8 +67,14 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Costs:
-    """A shipped table by name, or a file by its path ending in .toml. Raises UsageError naming what is wrong."""
+    """A shipped table by name, or a file by its path ending in .toml. Raises UsageError naming what is wrong.
+
+    Either may be followed by entries that differ, in ns or bytes: "generic-x86:refind_calls=0.1,device_state=1e6".
+    """
+    name, colon, changes = name.partition(":")
     path, data = _read(name)
+    if colon:
+        data = _changed(name, data, changes)
     base: dict[str, Any] = {}
     if "based_on" in data:
         base_path, base = _read(str(data["based_on"]))
@@ -80,6 +87,26 @@ def load(name: str) -> Costs:
         fixed_ps=_section(path, data, base, "fixed", FIXED, "ns", 1000),
         fixed_bytes=_section(path, data, base, "bytes", BYTES, "bytes", 1),
     )
+
+
+def entries() -> dict[str, str]:
+    """Every entry of a table with its unit: "ns", or "bytes" (then its name is bytes-NAME)."""
+    return dict.fromkeys((*INDEX, *FIXED), "ns") | {f"bytes-{name}": "bytes" for name in BYTES}
+
+
+def _changed(name: str, data: dict[str, Any], changes: str) -> dict[str, Any]:
+    """A table with some entries as spelled behind its name."""
+    changed = data | {section: dict(data.get(section, {})) for section in ("prices", "fixed", "bytes")}
+    for item in (part.strip() for part in changes.split(",") if part.strip()):
+        key, _, value = (part.strip() for part in item.partition("="))
+        if key not in entries():
+            raise unknown_name(f"entry of cost table {name}:", key, entries())
+        section = "bytes" if key.startswith("bytes-") else "prices" if key in INDEX else "fixed"
+        try:
+            changed[section][key.removeprefix("bytes-")] = {entries()[key]: Fraction(value), "source": "as spelled"}
+        except (ValueError, ZeroDivisionError):
+            raise UsageError(f"cost table {name}: {item!r} is not ENTRY=NUMBER, in {entries()[key]}") from None
+    return changed | {"name": f"{data.get('name', name)}:{changes}"}
 
 
 def _read(name: str) -> tuple[Path, dict[str, Any]]:

@@ -33,8 +33,10 @@ def commands() -> list[list[list[str]]]:
 
 @pytest.mark.parametrize("block", commands(), ids=lambda block: " ".join(block[0]))
 def test_commands_run(block, monkeypatch, tmp_path, capsys):
-    """In one folder, one after the other: later ones may use what earlier ones wrote."""
+    """In one folder, one after the other: later ones may use what earlier ones wrote, and files that are shown whole."""
     monkeypatch.chdir(tmp_path)
+    for name, text in re.findall(r"<!-- (\S+\.toml) -->\n```toml\n(.*?)```", README, re.DOTALL):
+        (tmp_path / name).write_text(text)
     for command in block:
         assert main(command) == 0, command
 

@@ -49,3 +49,19 @@ def test_unknown_tables():
         costs.load("generic-x68")
     with pytest.raises(UsageError, match="no such cost table file"):
         costs.load("nowhere/mine.toml")
+
+
+def test_entries_may_be_spelled_behind_a_tables_name():
+    plain, changed = costs.load("generic-x86"), costs.load("generic-x86:refind_calls=0.1,device_state=5,bytes-setup=7")
+    assert changed.prices_ps == plain.prices_ps | {"refind_calls": 100}
+    assert changed.fixed_ps == plain.fixed_ps | {"device_state": 5000}
+    assert changed.fixed_bytes == plain.fixed_bytes | {"setup": 7}
+    assert changed.name == f"{plain.name}:refind_calls=0.1,device_state=5,bytes-setup=7"
+    for spelled, message in (
+        ("generic-x86:refind=1", "Did you mean 'refind_calls'"),
+        ("generic-x86:refind_calls=fast", "is not ENTRY=NUMBER, in ns"),
+        ("generic-x86:refind_calls=-1", "negative"),
+        ("generic-x87:refind_calls=1", "no cost table 'generic-x87'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            costs.load(spelled)
