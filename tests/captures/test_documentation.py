@@ -12,13 +12,17 @@ from replay.plugins import constant, names
 from tests.captures.common import ROOT, events, needs_kvm, needs_tracking
 
 SECTION = (ROOT / "README.md").read_text().split("## Capture\n")[1].split("\n## ")[0]
-COMMANDS = [shlex.split(line) for line in SECTION.replace("\\\n", " ").splitlines() if line.startswith("replay capture ")]
+COMMANDS = [
+    shlex.split(line) for line in SECTION.replace("\\\n", " ").splitlines() if line.startswith("replay capture ")
+]
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(command[1:], id=" ".join(command), marks={"kvm-microvm": needs_kvm, "process": needs_tracking}[kind])
+        pytest.param(
+            command[1:], id=" ".join(command), marks={"kvm-microvm": needs_kvm, "process": needs_tracking}[kind]
+        )
         for command in COMMANDS
         for kind in [command[2]]
         if kind in ("kvm-microvm", "process")

@@ -141,7 +141,9 @@ def test_ctrl_c_goes_to_the_program(tmp_path):
 def test_ctrl_c_on_a_terminal_reaches_the_program_once(tmp_path):
     """There the terminal tells both; the program must not be told again."""
     script = f"trap 'echo told >> {tmp_path}/told' INT; touch {tmp_path}/up; " + "sleep 0.2; " * 8 + "exit 6"
-    shell = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
+    shell = (
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
+    )
     arguments = ["-m", "replay", "capture", "process", "-o", str(tmp_path / "a.parquet"), "--", "sh", "-c", script]
     master, slave = pty.openpty()
     process = subprocess.Popen(
@@ -162,7 +164,9 @@ def test_ctrl_c_on_a_terminal_reaches_the_program_once(tmp_path):
 @needs_tracking
 def test_a_stopped_program_stays_stopped(tmp_path):
     """Until its user lets it go on."""
-    process = start("process", "-o", tmp_path / "a.parquet", "--", "sh", "-c", "echo $$; sleep 0.3; sleep 0.3; echo end")
+    process = start(
+        "process", "-o", tmp_path / "a.parquet", "--", "sh", "-c", "echo $$; sleep 0.3; sleep 0.3; echo end"
+    )
     pid = int(process.stdout.readline())
     os.kill(pid, signal.SIGSTOP)
     time.sleep(1)

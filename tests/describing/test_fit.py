@@ -87,7 +87,9 @@ def test_scores() -> None:
 def test_every_recipe_builds_what_generate_takes() -> None:
     f = stat(replay.open_trace("redis-1g")).figures
     recipes = candidates(f)
-    assert {"idle", "uniform", "zipf", "hot-cold", "sequential", "file-cache", "zipf + idle"} <= {r.name for r in recipes}
+    assert {"idle", "uniform", "zipf", "hot-cold", "sequential", "file-cache", "zipf + idle"} <= {
+        r.name for r in recipes
+    }
     for recipe in recipes:
         for move in (-40.0, -1.0, 0.0, 1.0, 40.0):
             parts = recipe.build({key: value + move for key, value in recipe.start.items()}, f)

@@ -76,9 +76,7 @@ def test_slices(
     ranges = [(150, 180), (10, 60)] if pages else None
     number = {page: i for i, page in enumerate([*range(10, 60), *range(150, 180)])} if pages else {}
     inside = [
-        (t, p, v)
-        for t, p, v in events
-        if begin <= t and (t < end or end == DURATION) and (not pages or p in number)
+        (t, p, v) for t, p, v in events if begin <= t and (t < end or end == DURATION) and (not pages or p in number)
     ]
     trace = made(tmp_path / "in.parquet", events)
     monkeypatch.setattr("replay.reshaping.cut.WINDOW_EVENTS", window)
@@ -115,7 +113,9 @@ def test_blocks_of_a_slice() -> None:
 def test_a_slice_says_what_it_lacks(tmp_path: Path) -> None:
     trace = made(tmp_path / "in.parquet", [(5, 60, 0), (350, 1, 0), (700, 2, 1)], migration_start_ns=200)
     got = slice_trace(trace, tmp_path / "a.parquet", from_ns=100, to_ns=800)
-    assert "up to t = 200 ns pages that were written since the re-arm before the slice are missing" in got.metadata.limits
+    assert (
+        "up to t = 200 ns pages that were written since the re-arm before the slice are missing" in got.metadata.limits
+    )
     assert (got.metadata.rearm_times_ns, got.metadata.rearm_gap_ns) == ((200, 500), 300)
     assert got.metadata.migration_start_ns == 100
     late = slice_trace(trace, tmp_path / "b.parquet", from_ns=300)
@@ -324,9 +324,7 @@ def test_a_resized_file_replays_as_the_replay_resizes_it(
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    written=st.sets(st.integers(0, PAGES - 1), min_size=1) | st.just(set(range(PAGES))), n_pages=st.integers(1, 900)
-)
+@given(written=st.sets(st.integers(0, PAGES - 1), min_size=1) | st.just(set(range(PAGES))), n_pages=st.integers(1, 900))
 def test_a_stretch_keeps_extents_whole_and_apart(written: set[int], n_pages: int) -> None:
     pages = np.array(sorted(written))
     if len(written) > n_pages:
@@ -406,7 +404,14 @@ def test_the_history_reaches_back_to_the_recording(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "found",
-    [{}, {"operation": 5}, {"operation": {}, "sources": 5}, {"operation": {"name": "x"}, "sources": [5, {}]}, None, "x"],
+    [
+        {},
+        {"operation": 5},
+        {"operation": {}, "sources": 5},
+        {"operation": {"name": "x"}, "sources": [5, {}]},
+        None,
+        "x",
+    ],
 )
 def test_a_provenance_of_somebody_else_is_no_history(found: Any) -> None:
     assert len(history.steps(found)) <= 1
