@@ -19,7 +19,9 @@ import replay
 from replay.cli.main import main
 path, out = sys.argv[1:3]
 assert main([word.replace("PATH", path).replace("OUT", out) for word in sys.argv[3:]]) == 0
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# ru_maxrss would be that of the process that started this one, where that is larger
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print("peak", int(peak.split()[1]) // 1024)
 """
 COMMANDS = {
     "stat": ("stat", "PATH", "--json"),
