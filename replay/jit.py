@@ -116,8 +116,10 @@ U0, U1, U6, U63, U64_BITS = U64(0), U64(1), U64(6), U64(63), U64(64)
 NONE = U64(0xFFFF_FFFF_FFFF_FFFF)
 """No page, no word, or a time that never comes."""
 
+wrapping = np.errstate(over="ignore")
+"""Decorates what may call kernels in a thread: word arithmetic wraps, compiled or not. NumPy keeps this by thread."""
 if DISABLED:
-    np.seterr(over="ignore")  # word arithmetic wraps, as it does in compiled kernels
+    np.seterr(over="ignore")  # in the main thread for every kernel
 
 _kernels: list[Any] = []
 

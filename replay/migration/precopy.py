@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from replay.errors import UsageError
-from replay.jit import NONE, Calls, implements
+from replay.jit import NONE, Calls, implements, wrapping
 from replay.migration import engine, link, multifd, postcopy, record, versions, wire
 from replay.migration.costs import Costs
 from replay.migration.engine import EMPTY, LIMITED, OUT_OF_TIME, WANT_EVENTS
@@ -101,6 +101,7 @@ class Precopy:
 
     # -- the course of a migration ------------------------------------------------------------------------------------
 
+    @wrapping
     def run(self, progress: Progress | None = None) -> Outcome:
         """Migrate. Progress is reported after every pass of the loop."""
         setup_ms = self._setup()
