@@ -19,8 +19,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--design", action="append", metavar="DESIGN", help="designs for tests/conformance (default: all)")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With `-n`, keep the tests of a group in one process, unless told how to spread them."""
+    if config.getoption("numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "loadgroup"
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under NUMBA_DISABLE_JIT=1 kernels run as plain Python: leave out what replays guests of a real size."""
+    """Group the tests of one log and design, so that one process compiles and loads their kernels.
+
+    Under NUMBA_DISABLE_JIT=1 kernels run as plain Python: leave out what replays guests of a real size.
+    """
+    for item in items:
+        given = getattr(item, "callspec", None)
+        if given is not None and {"log", "design"} <= given.params.keys():
+            item.add_marker(pytest.mark.xdist_group(f"{given.params['log']} {given.params['design']}"))
     if DISABLED:
         skip = pytest.mark.skip(reason="full-size guests would take hours as plain Python")
         for item in items:
