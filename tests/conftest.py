@@ -28,14 +28,17 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests of one log and design, so that one process compiles and loads their kernels.
+    """One process for the tests of a log and a design, whose kernels it compiles once, and for those of a module, whose
+    fixtures it makes once; the many of tests/golden are spread.
 
     Under NUMBA_DISABLE_JIT=1 kernels run as plain Python: leave out what replays guests of a real size.
     """
     for item in items:
-        given = getattr(item, "callspec", None)
-        if given is not None and {"log", "design"} <= given.params.keys():
-            item.add_marker(pytest.mark.xdist_group(f"{given.params['log']} {given.params['design']}"))
+        given = getattr(getattr(item, "callspec", None), "params", {})
+        if {"log", "design"} <= given.keys():
+            item.add_marker(pytest.mark.xdist_group(f"{given['log']} {given['design']}"))
+        elif "case" not in given:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     if DISABLED:
         skip = pytest.mark.skip(reason="full-size guests would take hours as plain Python")
         for item in items:

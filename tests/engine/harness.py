@@ -38,20 +38,17 @@ class SmallGuest:
         self.case, self.window_events = case, window_events
         self.shape = GuestShape(n_pages=case.n_pages, n_vcpus=case.n_vcpus, n_blocks=case.n_blocks)
         self.duration_ns = case.duration_ns
+        self.t_ns = np.array([t for t, _, _ in case.events], dtype=np.uint64)
+        self.page = np.array([page for _, page, _ in case.events], dtype=np.uint32)
+        self.origin = np.array([origin_of(writer) for _, _, writer in case.events], dtype=np.uint16)
 
     def windows(self, start_ns: int) -> Iterator[Window]:
-        events = [event for event in self.case.events if event[0] >= start_ns]
-        size = self.window_events or max(1, len(events))
-        for first in range(0, max(1, len(events)), size):
-            part = events[first : first + size]
-            last = first + size >= len(events)
-            end = self.duration_ns if last else events[first + size][0]
-            yield Window(
-                np.array([t for t, _, _ in part], dtype=np.uint64),
-                np.array([page for _, page, _ in part], dtype=np.uint32),
-                np.array([origin_of(writer) for _, _, writer in part], dtype=np.uint16),
-                end,
-            )
+        begin, stop = int(np.searchsorted(self.t_ns, start_ns)), self.t_ns.size
+        size = self.window_events or max(1, stop - begin)
+        for first in range(begin, max(begin + 1, stop), size):
+            part = slice(first, min(first + size, stop))
+            end = self.duration_ns if first + size >= stop else int(self.t_ns[first + size])
+            yield Window(self.t_ns[part], self.page[part], self.origin[part], end)
 
     def zero_pages(self) -> np.ndarray:
         bits = np.zeros(self.shape.n_words, dtype=np.uint64)
