@@ -35,13 +35,14 @@ if TYPE_CHECKING:
     from replay.sweeping.plan import Plan
     from replay.sweeping.run import Report, Standing
     from replay.synthesis.synthetic import Synthetic
-    from replay.synthesis.writing import Progress as Written
     from replay.trace.reader import Trace
+    from replay.trace.writer import Progress as Written
 
+# What `replay` offers, by the names of its own `__all__`.
 __all__ = [
-    "check", "compare", "fit", "generate", "heatmap", "import_trace", "load", "load_sweep", "merge_traces",
-    "open_trace", "phase", "rank_sweep", "run", "run_config", "sample_trace", "scale_trace",
-    "shipped_traces", "slice_trace", "stat", "sweep", "sweep_plan", "validate",
+    "Result", "capture_trace", "check", "compare", "fit", "generate", "heatmap", "import_trace", "load", "load_sweep",
+    "merge_traces", "open_trace", "phase", "rank_sweep", "run", "sample_trace", "scale_trace", "shipped_traces",
+    "slice_trace", "stat", "sweep", "sweep_plan", "validate",
 ]  # fmt: skip
 
 
