@@ -16,8 +16,8 @@ import numpy as np
 from replay.capturing import qmp_rearm
 from replay.capturing.qmp import Gone, Monitor, Refused
 from replay.capturing.qmp_case import CaseWriter, check_folder
+from replay.capturing.qmp_follow import Follower
 from replay.capturing.qmp_guest import RUNNING, STORE, Guest
-from replay.capturing.qmp_kvm import RingReader
 from replay.capturing.qmp_log import LogReader
 from replay.capturing.qmp_undo import Undo, cancel, snapshot
 from replay.capturing.recorder import Recorder
@@ -70,7 +70,7 @@ class Driver(Protocol):
 class Session:
     """A recording. `t0_ns`: when the migration began, in ns since 1970, if there was one. `lock`: of `alone`."""
 
-    log: LogReader | RingReader
+    log: Follower
 
     def __init__(self, monitor: Monitor, guest: Guest, recorder: Recorder, lock: int, instance: str = "") -> None:
         self.monitor = monitor
