@@ -136,7 +136,6 @@ class Measuring:
     def __init__(self, config: Any) -> None:
         self._interval_ns = min(max(int(config.interval), SHORTEST_NS), LONGEST_NS)
         self._begun_ns = 0
-        self._over_ns: int | None = None
         self._gaps_ns: list[int] = []
         self._n = 0
 

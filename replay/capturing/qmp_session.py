@@ -83,7 +83,6 @@ class Session:
         self.t0_ns: int | None = None
         self.case: CaseWriter | None = None
         self._origin_ns = 0
-        self._early = 0
 
     def run(self, driver: Driver) -> None:
         """Record until the driver or the recorder says stop."""
@@ -137,7 +136,6 @@ class Session:
     def _write(self, events: tuple[Any, Any, Any]) -> None:
         t_ns, page, vcpu = events
         kept = t_ns >= self._origin_ns
-        self._early += int((~kept).sum())
         self.recorder.append(t_ns[kept], page[kept], vcpu[kept])
         if self.case is not None:
             self.case.append(t_ns[kept], page[kept], vcpu[kept])
