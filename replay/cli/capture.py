@@ -85,12 +85,5 @@ _ENDED = {"interrupted": "; stopped when asked to", "duration": "; the time was 
 
 def _tell(done: Any, where: Any) -> None:
     """A program's own output has standard output to itself; this then goes to standard error."""
-    from replay.units import format_bytes, format_duration
-
-    meta = done.trace.metadata
-    print(
-        f"{done.path}: {done.trace.n_events:,} events in {format_duration(meta.duration_ns)}, "
-        f"{format_bytes(meta.memory_bytes)}, {meta.n_vcpus} vCPUs{_ENDED[done.ended]}",
-        file=where,
-    )
-    print(_wrapped(f"limits: {meta.limits}"), file=where)
+    print(f"{show.trace_line(done.trace)}{_ENDED[done.ended]}", file=where)
+    print(_wrapped(f"limits: {done.trace.metadata.limits}"), file=where)

@@ -63,16 +63,10 @@ def main(args: argparse.Namespace) -> int:
 def _tell(done: Any) -> None:
     from rich.table import Table
 
-    from replay.units import format_bytes, format_duration
-
     counts = done.counts
     if done.trace is not None:
-        meta = done.trace.metadata
-        print(
-            f"{done.path}: {counts['events']:,} events in {format_duration(meta.duration_ns)}, "
-            f"{format_bytes(meta.memory_bytes)}, {meta.n_vcpus} vCPUs"
-        )
-        print(f"limits: {meta.limits}")
+        print(show.trace_line(done.trace))
+        print(f"limits: {done.trace.metadata.limits}")
     else:
         rounds = len(done.rounds["rounds"])
         print(f"{done.path}: {rounds} rounds; a summary to compare with, not a trace: the log names no pages")
