@@ -16,56 +16,10 @@ from typing import TYPE_CHECKING, Any
 from replay.version import __version__
 
 if TYPE_CHECKING:
-    from replay.api import (
-        capture_trace,
-        check,
-        compare,
-        fit,
-        generate,
-        heatmap,
-        import_trace,
-        load,
-        load_sweep,
-        merge_traces,
-        open_trace,
-        phase,
-        rank_sweep,
-        run,
-        sample_trace,
-        scale_trace,
-        shipped_traces,
-        slice_trace,
-        stat,
-        sweep,
-        sweep_plan,
-        validate,
-    )
-    from replay.results.result import Result
+    from replay.api import *
 
-_FUNCTIONS = (
-    "capture_trace",
-    "check",
-    "compare",
-    "fit",
-    "generate",
-    "heatmap",
-    "import_trace",
-    "load",
-    "load_sweep",
-    "merge_traces",
-    "open_trace",
-    "phase",
-    "rank_sweep",
-    "run",
-    "sample_trace",
-    "scale_trace",
-    "shipped_traces",
-    "slice_trace",
-    "stat",
-    "sweep",
-    "sweep_plan",
-    "validate",
-)
+# ruff: noqa: F403, F405
+# Each name but __version__ is one of replay.api's __all__.
 __all__ = [
     "Result",
     "__version__",
@@ -95,12 +49,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FUNCTIONS:
+    if name in __all__:
         from replay import api
 
         return getattr(api, name)
-    if name == "Result":
-        from replay.results.result import Result
-
-        return Result
     raise AttributeError(f"module 'replay' has no attribute {name!r}")

@@ -35,13 +35,14 @@ if TYPE_CHECKING:
     from replay.sweeping.plan import Plan
     from replay.sweeping.run import Report, Standing
     from replay.synthesis.synthetic import Synthetic
-    from replay.synthesis.writing import Progress as Written
     from replay.trace.reader import Trace
+    from replay.trace.writer import Progress as Written
 
+# What `replay` offers, by the names of its own `__all__`.
 __all__ = [
-    "check", "compare", "fit", "generate", "heatmap", "import_trace", "load", "load_sweep", "merge_traces",
-    "open_trace", "phase", "rank_sweep", "run", "run_config", "sample_trace", "scale_trace",
-    "shipped_traces", "slice_trace", "stat", "sweep", "sweep_plan", "validate",
+    "Result", "capture_trace", "check", "compare", "fit", "generate", "heatmap", "import_trace", "load", "load_sweep",
+    "merge_traces", "open_trace", "phase", "rank_sweep", "run", "sample_trace", "scale_trace", "shipped_traces",
+    "slice_trace", "stat", "sweep", "sweep_plan", "validate",
 ]  # fmt: skip
 
 
@@ -98,16 +99,10 @@ def import_trace(
     has the counts of every line, and the trace (kind "cloud-hypervisor" gives rounds instead). Raises UsageError, and
     TraceError when more than max_dropped is missing; then nothing is written.
     """
-    import dataclasses
-
-    from replay import plugins
     from replay.importing import run as importing
     from replay.importing.options import Options
 
-    texts = {name: spelled if isinstance(spelled, str) else str(spelled) for name, spelled in options.items()}
-    common = {field.name for field in dataclasses.fields(Options)}
-    settled = Options(**plugins.converted(Options, {n: t for n, t in texts.items() if n in common}, "import"))
-    importer = plugins.configured("importer", kind, {n: t for n, t in texts.items() if n not in common})
+    importer, settled = _of_kind("importer", kind, Options, "import", options)
     names = [os.fspath(files)] if isinstance(files, str | os.PathLike) else [os.fspath(file) for file in files]
     return importing.import_files(importer, names, output, settled, progress)
 
@@ -131,17 +126,23 @@ def capture_trace(
     (a replay.capturing.stop.Stop) is asked to; the trace is then complete up to there. `to_stderr`: a program's
     standard output goes to standard error. Raises UsageError, and TraceError when nothing was or can be captured.
     """
-    from replay import plugins
     from replay.capturing import run as capturing
     from replay.capturing.options import Options
 
-    texts = {name: spelled if isinstance(spelled, str) else str(spelled) for name, spelled in options.items()}
-    common = {field.name for field in dataclasses.fields(Options)}
-    settled = Options(**plugins.converted(Options, {n: t for n, t in texts.items() if n in common}, "capture"))
-    plugin = plugins.configured("capture", kind, {n: t for n, t in texts.items() if n not in common})
+    plugin, settled = _of_kind("capture", kind, Options, "capture", options)
     return capturing.capture(
         plugin, output, command, settled, announce=announce, progress=progress, stop=stop, to_stderr=to_stderr
     )
+
+
+def _of_kind(plugin: str, kind: str, common: Any, command: str, options: dict[str, Any]) -> tuple[Any, Any]:
+    """A plug-in and the dataclass `common` of what every kind takes, both from `options`: texts or numbers."""
+    from replay import plugins
+
+    texts = {name: str(value) for name, value in options.items()}
+    names = {field.name for field in dataclasses.fields(common)}
+    settled = common(**plugins.converted(common, {n: t for n, t in texts.items() if n in names}, command))
+    return plugins.configured(plugin, kind, {n: t for n, t in texts.items() if n not in names}), settled
 
 
 def run(

@@ -1,11 +1,12 @@
 """Plug-ins: what files there are, what their parameters are, and how "kvm-ring:4096,pml=off" becomes a configuration.
 
 A plug-in is one Python file in its kind's folder; its name is the file's name with hyphens. `describe` reads the
-source without importing it, so that `list` and `--help` stay fast; `load` imports it. A path to a user's own file
-works wherever a name does. A plug-in file defines `Config` (a frozen keyword-only dataclass whose fields are made by
-`param`), `State` (a NamedTuple of arrays) and `build(config, shape) -> State`; a workload has `events` instead of both.
-It may define `check(config)`, which raises UsageError for parameters that do not go together, `unsafe(config)`, which
-says why a configuration can lose pages, and `STALLS_VCPUS = True` when it stops single vCPUs.
+source without importing it, so that `list` and `--help` stay fast; `parse` and `configured` import it. A path to a
+user's own file works wherever a name does. A plug-in file defines `Config` (a frozen keyword-only dataclass whose
+fields are made by `param`), `State` (a NamedTuple of arrays) and `build(config, shape) -> State`; instead of both a
+workload has `events`, a policy `build(config)`, an importer `read`, a capture `describe` and `capture`. It may define
+`check(config)`, which raises UsageError for parameters that do not go together, `unsafe(config)`, which says why a
+configuration can lose pages, and `STALLS_VCPUS = True` when it stops single vCPUs.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from replay.describing.fit import Fit
     from replay.describing.heat import Heat
     from replay.describing.stat import Stat
-    from replay.reshaping.streams import Progress
     from replay.synthesis.synthetic import Synthetic
     from replay.trace.reader import Trace
+    from replay.trace.writer import Progress
 
 
 def slice_trace(

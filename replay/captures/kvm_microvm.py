@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from replay.capturing.microguest import MAX_CHUNK
 from replay.capturing.recorder import MAX_NOTED, Recorder
 from replay.errors import TraceError, UsageError
 from replay.plugins import param
@@ -38,7 +39,7 @@ HOW = """needs read and write access to /dev/kvm (root, or the group that owns i
 """
 COMMAND = "none"
 PAGE = 4096
-MAX_CHUNK, MIN_SHARE_PAGES = 1 << 16, 16
+MIN_SHARE_PAGES = 16
 
 
 @dataclass(frozen=True, kw_only=True)

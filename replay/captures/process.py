@@ -20,6 +20,7 @@ import shlex
 import signal
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +29,10 @@ from replay.errors import TraceError, UsageError
 from replay.plugins import param
 from replay.trace.schema import RamBlock
 from replay.units import format_duration
+
+if TYPE_CHECKING:
+    from replay.capturing.tracee import Tracee
+    from replay.capturing.written_pages import WrittenPages
 
 COST = "a fault of about 2 us for each page the program writes in an interval; no privileges needed"
 HOW = """needs Linux 6.7 or later on x86-64; the program runs as you, its output and exit code pass through:
@@ -93,11 +98,9 @@ def capture(config: Config, recorder: Recorder) -> None:
 class _Watch:
     """The program's pages while it runs, and what became of it."""
 
-    def __init__(self, recorder: Recorder, tracee: object) -> None:
-        from replay.capturing.tracee import Tracee
-        from replay.capturing.written_pages import Numbering, WrittenPages
+    def __init__(self, recorder: Recorder, tracee: Tracee) -> None:
+        from replay.capturing.written_pages import Numbering
 
-        assert isinstance(tracee, Tracee)
         self.recorder, self.tracee = recorder, tracee
         self.numbering = Numbering()
         self.running = True

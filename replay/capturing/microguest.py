@@ -33,7 +33,6 @@ STORE_AT = 0x66  # of the code: the instruction that writes the page
 PORT = 0x10
 MULTIPLIER, INCREMENT = 6364136223846793005, 1442695040888963407
 MAX_CHUNK = 1 << 16  # stores between two exits: the size of the log
-MAX_VCPUS = 16
 DATA_SLOT, DATA_START, SYSTEM_BYTES = 1, 16 << 20, 16 << 20
 _CODE_AT, _TABLES_AT, _CONTROL_AT = 0x1000, 0x10000, 0x20000
 _CONTROL_BYTES = PAGE + MAX_CHUNK * 8

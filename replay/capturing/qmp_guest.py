@@ -15,6 +15,7 @@ from typing import Any
 
 from replay.capturing.qmp import Monitor, Refused
 from replay.errors import UsageError
+from replay.importing.ram_blocks import Block, numbered
 
 PAGE = 4096
 STORE = "memory_notdirty_write_access"
@@ -27,17 +28,6 @@ _BLOCK = re.compile(
 )
 RUNNING = ("setup", "active", "device", "pre-switchover", "postcopy-active", "postcopy-paused", "cancelling",
            "wait-unplug", "postcopy-recover", "postcopy-recover-setup", "postcopy-device")  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A RAM block: its first page in ram_addr space, as a dense page, and in QEMU's own memory (-1: not told)."""
-
-    name: str
-    ram_page: int
-    first_page: int
-    n_pages: int
-    host_page: int = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +88,7 @@ def inspect(monitor: Monitor, log: str = "") -> Guest:
     threads = {cpu["thread-id"]: cpu["cpu-index"] for cpu in cpus}
     process = _process_of(next(iter(threads)))
     listing = monitor.human("info ramblock")
-    found = sorted((int(m[2], 16), int(m[3], 16), m[1], int(m[4] or "0", 16)) for m in _BLOCK.finditer(listing))
+    found = [_pages(match) for match in _BLOCK.finditer(listing)]
     if not found:
         raise UsageError(f"QEMU's list of RAM blocks (info ramblock) cannot be read: {listing[:80]!r}")
     return Guest(
@@ -109,7 +99,7 @@ def inspect(monitor: Monitor, log: str = "") -> Guest:
         machine=_machine(monitor),
         n_vcpus=len(cpus),
         threads=threads,
-        blocks=_dense(found),
+        blocks=numbered(found),
         ramblock_lines=tuple(line.rstrip() for line in listing.splitlines() if line.strip()),
         log=Path(log) if log else _log_of(process),
         migration=monitor.execute("query-migrate"),
@@ -168,20 +158,10 @@ def _process_of(thread: int) -> int:
     return 0
 
 
-def _dense(found: list[tuple[int, int, str, int]]) -> tuple[Block, ...]:
-    blocks, first = [], 0
-    for address, size, name, host in found:
-        blocks.append(
-            Block(
-                name=name,
-                ram_page=address // PAGE,
-                first_page=first,
-                n_pages=size // PAGE,
-                host_page=host // PAGE if host else -1,
-            )
-        )
-        first += size // PAGE
-    return tuple(blocks)
+def _pages(match: re.Match[str]) -> tuple[str, int, int, int]:
+    """(name, first page in ram_addr space, pages, first page in QEMU's memory or -1) of a line of `info ramblock`."""
+    name, address, size, host = match[1], int(match[2], 16), int(match[3], 16), int(match[4] or "0", 16)
+    return name, address // PAGE, size // PAGE, host // PAGE if host else -1
 
 
 def _log_of(process: int) -> Path:

@@ -13,19 +13,17 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from replay import plugins
 from replay.capturing.qmp import Gone, Monitor, Refused
+from replay.capturing.qmp_follow import READ_BYTES, Follower
 from replay.capturing.qmp_guest import Guest
-from replay.capturing.qmp_log import READ_BYTES, open_log
+from replay.capturing.qmp_log import open_log
 from replay.errors import TraceError, UsageError
 from replay.importing.places import HOST
-from replay.importing.report import Report
 from replay.importing.streams import Chunk
 from replay.importing.tally import Tally
 
@@ -72,7 +70,7 @@ class Tracer:
             raise TraceError(f"{path}: the tracer does not take {text!r}: {error.strerror}") from None
 
     def read(self) -> bytes:
-        """What has come, at most READ_BYTES of it."""
+        """What has come, not much more than READ_BYTES of it."""
         found = b""
         with contextlib.suppress(BlockingIOError):
             while len(found) < READ_BYTES and (block := os.read(self._pipe, READ_BYTES)):
@@ -86,31 +84,19 @@ class Tracer:
             self._pipe = -1
 
 
-class RingReader:
-    """Events of the dirty rings. Like LogReader; `map_lines`: QEMU's lines that say where slots lie."""
+class RingReader(Follower):
+    """Events of the dirty rings: times of CLOCK_MONOTONIC. `map_lines`: QEMU's lines that say where slots lie."""
 
     def __init__(self, guest: Guest, tracer: Tracer, map_lines: list[bytes]) -> None:
-        self.report = Report(max_gap_ns=1 << 62)
-        self.others: list[bytes] = []
-        self.strangers = 0
-        self.behind = self.ended = False
         self._guest = guest
         self._tracer = tracer
         self._map_lines = map_lines
-        self._ending = False
-        importer = plugins.configured("importer", "kvm-ftrace", {})
-        self._batches = importer.module.read(importer.config, self, self.report)
         self._host_page = np.array([block.host_page for block in guest.blocks], np.int64)
         self._n_pages = np.array([block.n_pages for block in guest.blocks], np.int64)
         self._first_page = np.array([block.first_page for block in guest.blocks], np.int64)
+        super().__init__("trace_pipe", "kvm-ftrace", {})
 
-    def read(self) -> tuple[Any, Any, Any]:
-        """What has come since the last time: (t_ns of CLOCK_MONOTONIC, page, vcpu), in the order of the tracer."""
-        batch = next(self._batches, None)
-        self.ended = batch is None
-        if batch is None or not len(batch):
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)
-        events = batch.records()
+    def _dense(self, events: Any) -> tuple[Any, Any, Any]:
         extents = self.report.places.extents
         first = np.array([extent.first if extent.space == HOST else -1 for extent in extents], np.int64)[
             events["extent"]
@@ -125,29 +111,18 @@ class RingReader:
         self.strangers += int((~known).sum())
         return events["t_ns"][known], page[known], vcpu[known]
 
-    def rest(self) -> Iterator[tuple[Any, Any, Any]]:
-        """The last of it, as `read` returns it; `report` is complete then."""
-        self._ending = True
-        while not self.ended:
-            yield self.read()
+    def chunks(self, tally: Tally) -> Iterator[Chunk]:
+        """First QEMU's lines, then the tracer's as they come."""
+        tally.read += len(self._map_lines)
+        yield Chunk(self._guest.log.name, 1, list(self._map_lines))
+        yield from super().chunks(tally)
+
+    def _new(self) -> bytes:
+        return self._tracer.read()
 
     def close(self) -> None:
         """Give the tracer's file back."""
         self._tracer.close()
-
-    def chunks(self, tally: Tally) -> Iterator[Chunk]:
-        """What the importer reads from: first QEMU's lines, then the tracer's as they come."""
-        tally.read += len(self._map_lines)
-        yield Chunk(self._guest.log.name, 1, list(self._map_lines))
-        rest = b""
-        for number in count(1):
-            new = self._tracer.read()
-            self.behind = len(new) >= READ_BYTES
-            if self._ending and not new:
-                return
-            *lines, rest = (rest + new).split(b"\n")
-            tally.read += len(lines)
-            yield Chunk(f"trace_pipe, read {number}", 1, list(lines))
 
 
 class Measuring:
@@ -161,7 +136,6 @@ class Measuring:
     def __init__(self, config: Any) -> None:
         self._interval_ns = min(max(int(config.interval), SHORTEST_NS), LONGEST_NS)
         self._begun_ns = 0
-        self._over_ns: int | None = None
         self._gaps_ns: list[int] = []
         self._n = 0
 

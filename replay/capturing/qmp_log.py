@@ -6,21 +6,18 @@ import contextlib
 import fcntl
 import time
 from collections.abc import Iterator
-from itertools import count
 from typing import IO, Any
 
 import numpy as np
 
-from replay import plugins
 from replay.capturing.qmp import Monitor
+from replay.capturing.qmp_follow import READ_BYTES, Follower
 from replay.capturing.qmp_guest import PAGE, STORE, Guest, event_state
 from replay.errors import TraceError, UsageError
 from replay.importing.qemu import NO_THREAD
-from replay.importing.report import Report
 from replay.importing.streams import Chunk
 from replay.importing.tally import Tally
 
-READ_BYTES = 1 << 20
 PROBE = "handle_qmp_command"
 _PROBE_S = 2.0
 _NEEDLE = f":{STORE} ".encode(), f" {STORE} ".encode()
@@ -80,31 +77,18 @@ def check_log(monitor: Monitor, guest: Guest) -> None:
         raise UsageError(f"{guest.log}: its lines have no times; start QEMU with -msg timestamp=on")
 
 
-class LogReader:
-    """Events of a log from now on. `others`: the lines of other events, if they are kept."""
+class LogReader(Follower):
+    """Events of a log from now on: times since 1970, threads that are no vCPU's are strangers."""
 
     def __init__(self, guest: Guest, keep_others: bool = False) -> None:
-        self.report = Report(max_gap_ns=1 << 62)
-        self.others: list[bytes] = []
-        self.ended = False
-        self.strangers = 0  # events of threads that are no vCPU's
         self._keep = keep_others
         self._guest = guest
         self._file = open_log(guest)
         self._at = self._file.tell()
-        self._ending = False
-        self.behind = False  # more had come than was read
         threads = ",".join(f"{thread}={vcpu}" for thread, vcpu in guest.threads.items())
-        importer = plugins.configured("importer", "qemu-log", {"blocks": _spelled(guest), "threads": threads})
-        self._batches = importer.module.read(importer.config, self, self.report)
+        super().__init__(guest.log.name, "qemu-log", {"blocks": _spelled(guest), "threads": threads})
 
-    def read(self) -> tuple[Any, Any, Any]:
-        """What has come since the last time: (t_ns since 1970, page, vcpu), in the order of the log."""
-        batch = next(self._batches, None)
-        self.ended = batch is None
-        if batch is None or not len(batch):
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)
-        events = batch.records()
+    def _dense(self, events: Any) -> tuple[Any, Any, Any]:
         bases = self.report.places.layout(None).base
         page = bases[events["extent"]] + events["offset"].astype(np.int64)
         threads = {NO_THREAD: 0, **self._guest.threads}
@@ -115,38 +99,26 @@ class LogReader:
         vcpu = np.array([threads[key] for key in keys.tolist()], np.int64)[at]
         return events["t_ns"][known], page[known], vcpu[known]
 
-    def rest(self) -> Iterator[tuple[Any, Any, Any]]:
-        """The last of it, as `read` returns it; `report` is complete then."""
-        self._ending = True
-        while not self.ended:
-            yield self.read()
-
-    def close(self) -> None:
-        """Give the file back."""
-        self._file.close()
-
     def chunks(self, tally: Tally) -> Iterator[Chunk]:
-        """What the importer reads from: the lines that have come, again and again until all of the `rest` is read."""
-        rest = b""
-        for number in count(1):
-            new = self._new()
-            if self._ending and not new:
-                return
-            *lines, rest = (rest + new).split(b"\n")
-            tally.read += len(lines)
+        """The lines as they come; those of other events are kept, if so asked."""
+        for chunk in super().chunks(tally):
             if self._keep:
+                lines = (line for line in chunk.lines if line is not None)
                 self.others.extend(line for line in lines if not any(needle in line[:80] for needle in _NEEDLE))
-            yield Chunk(f"{self._guest.log.name}, read {number}", 1, list(lines))
+            yield chunk
 
     def _new(self) -> bytes:
-        """At most READ_BYTES, complete lines or not. A log that was cut off meanwhile is an error."""
+        """At most READ_BYTES. A log that was cut off meanwhile is an error."""
         size = self._guest.log.stat().st_size if self._guest.log.exists() else 0
         if size < self._at:
             raise TraceError(f"{self._guest.log}: became shorter while it was followed; what was written is lost")
         found = self._file.read(READ_BYTES)
         self._at += len(found)
-        self.behind = len(found) == READ_BYTES
         return found
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
 
 
 def _spelled(guest: Guest) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 from replay.capturing import qmp_rearm
 from replay.capturing.qmp import Gone, Monitor, Refused
 from replay.capturing.qmp_case import CaseWriter, check_folder
+from replay.capturing.qmp_follow import Follower
 from replay.capturing.qmp_guest import RUNNING, STORE, Guest
-from replay.capturing.qmp_kvm import RingReader
 from replay.capturing.qmp_log import LogReader
 from replay.capturing.qmp_undo import Undo, cancel, snapshot
 from replay.capturing.recorder import Recorder
@@ -70,7 +70,7 @@ class Driver(Protocol):
 class Session:
     """A recording. `t0_ns`: when the migration began, in ns since 1970, if there was one. `lock`: of `alone`."""
 
-    log: LogReader | RingReader
+    log: Follower
 
     def __init__(self, monitor: Monitor, guest: Guest, recorder: Recorder, lock: int, instance: str = "") -> None:
         self.monitor = monitor
@@ -83,7 +83,6 @@ class Session:
         self.t0_ns: int | None = None
         self.case: CaseWriter | None = None
         self._origin_ns = 0
-        self._early = 0
 
     def run(self, driver: Driver) -> None:
         """Record until the driver or the recorder says stop."""
@@ -137,7 +136,6 @@ class Session:
     def _write(self, events: tuple[Any, Any, Any]) -> None:
         t_ns, page, vcpu = events
         kept = t_ns >= self._origin_ns
-        self._early += int((~kept).sum())
         self.recorder.append(t_ns[kept], page[kept], vcpu[kept])
         if self.case is not None:
             self.case.append(t_ns[kept], page[kept], vcpu[kept])
@@ -162,13 +160,27 @@ class Session:
             facts.migration_start_ns = max(0, self.recorder.since_start_ns(self.t0_ns))
 
 
-class Rearming:
-    """Arms all pages again every so often, by migrations into nothing; leaves it to a real migration when one runs."""
+class Syncing:
+    """Reads the log of a guest under TCG, whose pages are armed again by the bitmap syncs of a migration."""
 
     EVENTS: tuple[str, ...] = TCG_EVENTS
     CLOCK = TCG_CLOCK
     now_ns = staticmethod(time.time_ns)
     SETTINGS = True
+
+    def end(self, session: Session) -> None:
+        """Nothing is left to do."""
+
+    def method(self) -> str:
+        """How pages were armed again."""
+        return f"{TCG_METHOD}; pages armed again by the bitmap syncs of a real migration"
+
+    def settle(self, session: Session) -> None:
+        """Nothing is left to do."""
+
+
+class Rearming(Syncing):
+    """Arms all pages again every so often, by migrations into nothing; leaves it to a real migration when one runs."""
 
     def __init__(self, config: Any) -> None:
         self._interval_ns = int(config.interval)
@@ -195,9 +207,6 @@ class Rearming:
             self._due_ns += self._interval_ns * max(1, -(-(after - self._due_ns) // self._interval_ns))
         return min(max(0, self._due_ns - time.monotonic_ns()) / SECOND_NS, POLL_S)
 
-    def end(self, session: Session) -> None:
-        """Nothing is left to do."""
-
     def method(self) -> str:
         """How pages were armed again, and how long that took."""
         each = format_duration(int(np.median(self._taken_ns))) if self._taken_ns else "unknown"
@@ -215,12 +224,9 @@ class Rearming:
         }  # fmt: skip
 
 
-class Waiting:
+class Waiting(Syncing):
     """Leaves QEMU's migrations to whoever starts them; over when one has ended."""
 
-    EVENTS: tuple[str, ...] = TCG_EVENTS
-    CLOCK = TCG_CLOCK
-    now_ns = staticmethod(time.time_ns)
     SETTINGS = False
 
     def __init__(self, config: Any) -> None:
@@ -241,24 +247,11 @@ class Waiting:
         self._running = running
         return POLL_S
 
-    def end(self, session: Session) -> None:
-        """Nothing is left to do."""
 
-    def method(self) -> str:
-        """How pages were armed again."""
-        return f"{TCG_METHOD}; pages armed again by the bitmap syncs of a real migration"
-
-    def settle(self, session: Session) -> None:
-        """Nothing is left to do."""
-
-
-class Migrating:
+class Migrating(Syncing):
     """Starts a migration and records it; over when it has ended."""
 
     EVENTS: tuple[str, ...] = (*TCG_EVENTS, *STEPS)
-    CLOCK = TCG_CLOCK
-    now_ns = staticmethod(time.time_ns)
-    SETTINGS = True
 
     def __init__(self, config: Any) -> None:
         self._config = config
@@ -312,10 +305,6 @@ class Migrating:
         if self._last.get("status") == "failed":
             why = self._last.get("error-desc", "no reason given")
             raise TraceError(f"the migration to {self._config.migrate_to} failed: {why}; the guest runs on here")
-
-    def method(self) -> str:
-        """How pages were armed again."""
-        return f"{TCG_METHOD}; pages armed again by the bitmap syncs of a real migration"
 
     def settle(self, session: Session) -> None:
         """Write the case, if it was a whole migration."""

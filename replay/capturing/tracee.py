@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from replay.errors import TraceError, UsageError
 
 _PEEK, _POKE, _CONT, _STEP, _GETREGS, _SETREGS, _DETACH = 1, 4, 7, 9, 12, 13, 17
-_SEIZE, _INTERRUPT, _LISTEN = 0x4206, 0x4207, 0x4208
+_SEIZE, _LISTEN = 0x4206, 0x4208
 _TRACE_EXEC, _TRACE_EXIT = 1 << 4, 1 << 6
 _EVENT_EXEC, _EVENT_EXIT, _EVENT_STOP = 4, 6, 128
 _REGS = struct.Struct("<27Q")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import textwrap
 from typing import Any
 
 from replay.capturing.options import Options
 from replay.cli import show
+from replay.cli.kinds import add_parameters, given_parameters, kind_parser
 from replay.cli.options import add_json
 
 EXAMPLES = """examples:
@@ -42,21 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _parser(kind: str) -> argparse.ArgumentParser:
     """The parser of a kind: its parameters, and what every capture takes."""
     from replay import plugins
-    from replay.cli.import_ import add_flag
 
-    described = plugins.describe("capture", kind)
-    parser = argparse.ArgumentParser(
-        prog=f"replay capture {kind}", description=f"{described.summary}.",
-        epilog=plugins.constant("capture", kind, "HOW"), formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = kind_parser("capture", "capture", kind)
     if plugins.constant("capture", kind, "COMMAND") not in ("", "none"):
         parser.usage = f"replay capture {kind} -o OUTPUT [options] -- COMMAND..."
     parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help="the trace to write")
-    for parameter in described.parameters:
-        add_flag(parser, parameter.name, parameter.default, parameter.unit, parameter.help, parameter.choices)
-    common = parser.add_argument_group("of every kind")
-    for field in dataclasses.fields(Options):
-        add_flag(common, field.name.replace("_", "-"), field.default, field.metadata["unit"], field.metadata["help"])
+    add_parameters(parser, "capture", kind, Options)
     add_json(parser)
     return parser
 
@@ -68,9 +59,7 @@ def main(args: argparse.Namespace) -> int:
     rest = args.rest
     at = rest.index("--") if "--" in rest else len(rest)
     given, command = _parser(args.kind).parse_args(rest[:at]), rest[at + 1 :]
-    options = {
-        name: value for name, value in vars(given).items() if name not in ("output", "json") and value is not None
-    }
+    options = given_parameters(given, "output")
     with show.task_line("capture") if not command else show.no_line() as progress:
         done = api.capture_trace(
             args.kind, given.output, command, announce=_announce, progress=progress, to_stderr=given.json, **options
@@ -96,12 +85,5 @@ _ENDED = {"interrupted": "; stopped when asked to", "duration": "; the time was 
 
 def _tell(done: Any, where: Any) -> None:
     """A program's own output has standard output to itself; this then goes to standard error."""
-    from replay.units import format_bytes, format_duration
-
-    meta = done.trace.metadata
-    print(
-        f"{done.path}: {done.trace.n_events:,} events in {format_duration(meta.duration_ns)}, "
-        f"{format_bytes(meta.memory_bytes)}, {meta.n_vcpus} vCPUs{_ENDED[done.ended]}",
-        file=where,
-    )
-    print(_wrapped(f"limits: {meta.limits}"), file=where)
+    print(f"{show.trace_line(done.trace)}{_ENDED[done.ended]}", file=where)
+    print(_wrapped(f"limits: {done.trace.metadata.limits}"), file=where)

@@ -39,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write the file and say what is in it."""
     from replay import api
-    from replay.units import format_bytes, format_duration
 
     seed = None if args.seed is None else RunConfig(seed=args.seed).seed
     with show.task_line("generate") as progress:
@@ -52,8 +51,5 @@ def main(args: argparse.Namespace) -> int:
         told = {"path": str(trace.path), "digest": trace.digest, "n_events": trace.n_events, **meta.to_plain()}
         show.print_json(told)
         return 0
-    print(
-        f"{trace.path}: {trace.n_events:,} events in {format_duration(meta.duration_ns)}, "
-        f"{format_bytes(meta.memory_bytes)}, {meta.n_vcpus} vCPUs, seed {meta.provenance['seed']}"
-    )
+    print(f"{show.trace_line(trace)}, seed {meta.provenance['seed']}")
     return 0

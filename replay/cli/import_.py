@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from typing import Any
 
 from replay.cli import show
+from replay.cli.kinds import add_parameters, given_parameters, kind_parser
 from replay.cli.options import add_json
 from replay.importing.options import Options
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     kinds = [plugins.describe("importer", name) for name in plugins.names("importer")]
     listed = "\n".join(f"  {kind.name:18} {kind.summary.partition(': ')[2]}" for kind in kinds)
-    recipes = "\n".join(f"{kind.name}\n{_how(kind.name)}" for kind in kinds)
+    recipes = "\n".join(f"{kind.name}\n{plugins.constant('importer', kind.name, 'HOW')}" for kind in kinds)
     parser.epilog = f"kinds:\n{listed}\n\n{EXAMPLES}\n{recipes}\n{parser.epilog or ''}"
     parser.usage = "replay import KIND FILE... -o OUTPUT [options]"
     parser.add_argument(
@@ -35,47 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="FILE... -o OUTPUT [options]", help="see below")
 
 
-def _how(name: str) -> str:
-    """The commands that record a kind, from the importer's source, which is not imported."""
-    from replay import plugins
-
-    return plugins.constant("importer", name, "HOW")
-
-
 def _parser(kind: str) -> argparse.ArgumentParser:
     """The parser of a kind: its parameters, and what every import takes."""
-    from replay import plugins
-
-    described = plugins.describe("importer", kind)
-    parser = argparse.ArgumentParser(
-        prog=f"replay import {kind}", description=f"{described.summary}.", epilog=_how(kind),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = kind_parser("import", "importer", kind)
     parser.add_argument("files", nargs="+", metavar="FILE", help="recordings, in their order; -: standard input")
     parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help="the file to write")
-    for parameter in described.parameters:
-        add_flag(parser, parameter.name, parameter.default, parameter.unit, parameter.help, parameter.choices)
-    common = parser.add_argument_group("of every kind")
-    for field in dataclasses.fields(Options):
-        add_flag(common, field.name.replace("_", "-"), field.default, field.metadata["unit"], field.metadata["help"])
+    add_parameters(parser, "importer", kind, Options)
     add_json(parser)
     return parser
-
-
-def add_flag(parser: Any, name: str, default: Any, unit: str, text: str, choices: tuple[str, ...] = ()) -> None:
-    """A flag for a parameter that a plug-in describes."""
-    from replay.plugins import spell
-    from replay.units import format_bytes, format_duration
-
-    shown = {"ns": format_duration, "bytes": format_bytes}.get(unit, lambda value: spell(value, unit))(default)
-    shown = shown.replace(" ", "") if unit in ("ns", "bytes") else shown
-    if isinstance(default, bool):
-        parser.add_argument(f"--{name}", nargs="?", const="on", metavar="on|off", help=text.replace("%", "%%"))
-        return
-    metavar = {"ns": "TIME", "bytes": "SIZE", "share": "SHARE"}.get(unit, "")
-    metavar = metavar or "|".join(choices) or ("N" if isinstance(default, int) else "TEXT")
-    ending = f" (default: {shown})" if shown not in ("", "0", "0ns", "0B") else ""
-    parser.add_argument(f"--{name}", metavar=metavar, help=(text + ending).replace("%", "%%"))
 
 
 def main(args: argparse.Namespace) -> int:
@@ -83,11 +50,7 @@ def main(args: argparse.Namespace) -> int:
     from replay import api
 
     given = _parser(args.kind).parse_args(args.rest)
-    options = {
-        name: value
-        for name, value in vars(given).items()
-        if name not in ("files", "output", "json") and value is not None
-    }
+    options = given_parameters(given, "files", "output")
     with show.task_line("import") as progress:
         done = api.import_trace(args.kind, given.files, given.output, progress=progress, **options)
     if given.json:
@@ -100,16 +63,10 @@ def main(args: argparse.Namespace) -> int:
 def _tell(done: Any) -> None:
     from rich.table import Table
 
-    from replay.units import format_bytes, format_duration
-
     counts = done.counts
     if done.trace is not None:
-        meta = done.trace.metadata
-        print(
-            f"{done.path}: {counts['events']:,} events in {format_duration(meta.duration_ns)}, "
-            f"{format_bytes(meta.memory_bytes)}, {meta.n_vcpus} vCPUs"
-        )
-        print(f"limits: {meta.limits}")
+        print(show.trace_line(done.trace))
+        print(f"limits: {done.trace.metadata.limits}")
     else:
         rounds = len(done.rounds["rounds"])
         print(f"{done.path}: {rounds} rounds; a summary to compare with, not a trace: the log names no pages")

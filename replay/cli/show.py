@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from replay.migration.precopy import Progress
     from replay.results.result import Result
+    from replay.synthesis.synthetic import Synthetic
+    from replay.trace.reader import Trace
 
 WIDTH = 100
 _MANY_ROUNDS = 24
@@ -101,6 +103,15 @@ def task_line(label: str) -> Iterator[Callable[[int, int], None] | None]:
 def no_line() -> Iterator[None]:
     """No progress: the terminal belongs to a program that is being recorded."""
     yield None
+
+
+def trace_line(trace: Trace | Synthetic) -> str:
+    """What was written: a trace's file, events, length, memory and vCPUs."""
+    meta = trace.metadata
+    return (
+        f"{trace.path}: {trace.n_events:,} events in {format_duration(meta.duration_ns)}, "
+        f"{format_bytes(meta.memory_bytes)}, {meta.n_vcpus} vCPUs"
+    )
 
 
 def summary_lines(result: Result) -> list[str]:

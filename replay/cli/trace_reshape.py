@@ -117,7 +117,6 @@ def _run(args: argparse.Namespace, function: str, given: Any, **options: Any) ->
     """Do it with a progress line, then say what was written and how it came about."""
     from replay import api
     from replay.reshaping.history import steps
-    from replay.units import format_bytes, format_duration
 
     with show.task_line(args.trace_command) as progress:
         made = getattr(api, function)(given, args.output, progress=progress, **options)
@@ -125,10 +124,7 @@ def _run(args: argparse.Namespace, function: str, given: Any, **options: Any) ->
     if args.json:
         show.print_json({"path": str(made.path), "digest": made.digest, "n_events": made.n_events, **meta.to_plain()})
         return 0
-    print(
-        f"{made.path}: {made.n_events:,} events in {format_duration(meta.duration_ns)}, "
-        f"{format_bytes(meta.memory_bytes)}, {meta.n_vcpus} vCPUs"
-    )
+    print(show.trace_line(made))
     for step in steps(meta.provenance):
         print(f"  {step}")
     return 0

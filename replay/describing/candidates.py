@@ -18,8 +18,6 @@ Part = dict[str, Any]
 Parameters = dict[str, float]
 Make = Callable[[Parameters, Figures, int], Part]  # parameters, a trace's figures, writes a second
 
-LARGEST_FILE = 1 << 24
-
 
 @dataclass(frozen=True)
 class Candidate:

@@ -14,10 +14,8 @@ the work, and everything that the recording did not see are not in it.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from replay.describing.against import Row, compare
 from replay.describing.candidates import Candidate, Figures, Parameters, Part, candidates, first_guesses
 from replay.describing.stat import stat
 from replay.errors import UsageError
+from replay.files import replacing
 from replay.synthesis import config_file, synthetic
 from replay.trace.reader import Trace
 from replay.units import spell_duration
@@ -89,15 +88,11 @@ class Fit:
         """Write the config; the name must end in .toml. Raises UsageError."""
         target = Path(path)
         check_name(path)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         try:
-            temporary.write_text(self.text(), encoding="utf-8")
-            temporary.replace(target)
+            with replacing(target) as temporary:
+                temporary.write_text(self.text(), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{target}: cannot be written: {error.strerror or error}") from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 _TOLD = ("rate", "pages ever written", "mean run", "writes to the top 10 % of pages")

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from replay.errors import TraceError
-from replay.importing import qemu
+from replay.importing import lines, qemu
 from replay.importing.places import parse_numbers, parse_part
 from replay.importing.report import Batch, Report
 from replay.importing.streams import Sources
@@ -74,12 +74,7 @@ def check(config: Config) -> None:
 def read(config: Config, sources: Sources, report: Report) -> Iterator[Batch]:
     """The page events, in batches of a chunk of lines."""
     reader = _Reader(config, report)
-    for chunk in sources.chunks(report.tally):
-        batch = Batch()
-        for at, line in enumerate(chunk.lines):
-            if line is not None and (reason := reader.line(line, batch)):
-                report.tally.drop(reason, f"{chunk.name}:{chunk.first + at}", line)
-        yield batch
+    yield from lines.batches(sources, report, reader.line)
     reader.finish()
 
 

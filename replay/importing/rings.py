@@ -12,7 +12,6 @@ from collections import deque
 from replay.importing.tally import GAP, Tally
 
 INDEX_RANGE = 1 << 32
-FAR = 1 << 20  # an index this far back is another ring under the same number, or damage
 MAX_MISSING = 1 << 16  # lost indices remembered, for entries that only come late
 
 

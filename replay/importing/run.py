@@ -11,7 +11,6 @@ import dataclasses
 import datetime
 import json
 import os
-import secrets
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import numpy as np
 
 from replay import plugins
 from replay.errors import TraceError, UsageError
+from replay.files import replacing
 from replay.importing.options import Options
 from replay.importing.places import Layout
 from replay.importing.report import EVENT, Report
@@ -247,11 +247,8 @@ def _whole_pages(memory_bytes: int) -> int:
 
 
 def _write_json(path: Path, told: dict[str, Any]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        temporary.write_text(json.dumps(told, indent=1) + "\n")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(told, indent=1) + "\n")
     except OSError as error:
         raise TraceError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)

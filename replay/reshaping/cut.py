@@ -16,12 +16,13 @@ import numpy as np
 from replay.errors import UsageError
 from replay.reshaping.history import reshaped
 from replay.reshaping.ranges import Cut, Range, checked
-from replay.reshaping.streams import WINDOW_EVENTS, Progress, check_output, write
+from replay.reshaping.streams import WINDOW_EVENTS, check_output, write
 from replay.trace.arrays import page_runs
 from replay.trace.events import Events
 from replay.trace.operations import PageSet
 from replay.trace.reader import Trace
 from replay.trace.schema import PageRun, TraceMetadata, largest_gap
+from replay.trace.writer import Progress
 from replay.units import format_duration, spell_duration
 
 

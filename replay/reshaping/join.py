@@ -17,11 +17,12 @@ import numpy as np
 from replay.errors import UsageError, unknown_name
 from replay.reshaping.history import provenance
 from replay.reshaping.ranges import merged_runs
-from replay.reshaping.streams import Progress, check_output, joined, write
+from replay.reshaping.streams import check_output, joined, write
 from replay.trace.events import Events
 from replay.trace.metadata_checks import MAX_PAGES, MAX_VCPUS
 from replay.trace.reader import Trace
 from replay.trace.schema import PageRun, RamBlock, TraceMetadata, largest_gap
+from replay.trace.writer import Progress
 
 KINDS = ("guests", "vcpus")
 TOTAL_WINDOW_EVENTS = 1 << 20

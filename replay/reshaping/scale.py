@@ -13,12 +13,13 @@ import numpy as np
 from replay.errors import UsageError, unknown_name
 from replay.reshaping import sizes, speed
 from replay.reshaping.history import reshaped
-from replay.reshaping.streams import WINDOW_EVENTS, Progress, check_output, joined, write
+from replay.reshaping.streams import WINDOW_EVENTS, check_output, joined, write
 from replay.trace.arrays import page_runs
 from replay.trace.events import Array, Events
 from replay.trace.operations import PageSet
 from replay.trace.reader import Trace
 from replay.trace.schema import PageRun, RamBlock, TraceMetadata
+from replay.trace.writer import Progress
 
 MOST_COPIES = 1024
 TOTAL_WINDOW_EVENTS = 1 << 20

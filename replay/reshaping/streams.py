@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from replay.errors import UsageError
-from replay.trace.events import Events, origin_source, origin_vcpu
+from replay.trace.events import Events
 from replay.trace.reader import Trace, open_trace
 from replay.trace.schema import TraceMetadata
-from replay.trace.writer import TraceWriter
+from replay.trace.writer import Progress, TraceWriter
 
 WINDOW_EVENTS = 1 << 19
-Progress = Callable[[int, int], None]
-"""Called after every window with (guest time written, duration), both ns; raise from it to cancel."""
 
 
 def check_output(output: str | os.PathLike[str], sources: Iterable[Trace]) -> None:
@@ -39,15 +37,8 @@ def write(
     """A trace file of `events`. metadata: asked before the first and after the last of them, so that it may depend on
     what was read. nothing: the error's text when there are no events. Raises UsageError (then), TraceError.
     """
-    first = metadata()
-    with TraceWriter(output, first, sources=sources) as writer:
-        for window in events:
-            if not window.t_ns.size:
-                continue
-            source = origin_source(window.origin) if sources else None
-            writer.append(window.t_ns, window.page, origin_vcpu(window.origin), source)
-            if progress is not None:
-                progress(int(window.t_ns[-1]), first.duration_ns)
+    with TraceWriter(output, metadata(), sources=sources) as writer:
+        writer.append_windows(events, progress)
         if not writer.n_events:
             raise UsageError(f"{Path(output)}: not written: {nothing}")
         writer.metadata = metadata()

@@ -18,9 +18,10 @@ import numpy as np
 from replay.chance import shares
 from replay.errors import UsageError, unknown_name
 from replay.reshaping.history import reshaped
-from replay.reshaping.streams import WINDOW_EVENTS, Progress, check_output, write
+from replay.reshaping.streams import WINDOW_EVENTS, check_output, write
 from replay.trace.events import Events
 from replay.trace.reader import Trace
+from replay.trace.writer import Progress
 
 KINDS = ("pages", "events")
 

@@ -27,7 +27,6 @@ from replay.safety.explorer import LOSS, Step
 
 FIRST_PAGE, NOBODY, EMPTY = 64, 127, 128
 MAX_PAGES = 6
-MAX_NUMBER = 63
 BIT = tuple(1 << (value - FIRST_PAGE) if FIRST_PAGE <= value < FIRST_PAGE + MAX_PAGES else 0 for value in range(256))
 """BIT[page]: the page's bit in a set."""
 COUNT = tuple(bin(value & 127).count("1") for value in range(256))
@@ -141,10 +140,6 @@ class Model:
         self.names.append(name)
         self._initial.append(value)
         return len(self._initial) - 1
-
-    def begin_with(self, variable: int, value: int) -> None:
-        """Change the value that a variable has at the start."""
-        self._initial[variable] = value
 
     # -- what the explorer asks ---------------------------------------------------------------------------------------
 

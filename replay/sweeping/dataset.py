@@ -128,7 +128,7 @@ def _swap(new: Path, place: Path) -> None:
 
 def _point_columns(plan: Plan) -> tuple[Column, ...]:
     return (
-        Column("run", "Int64", "", "number of the run in the plan, from 0"),
+        record.RUN,
         Column("baseline", "String", "", "name of the baseline that asks for it; null for a point of the plan itself"),
         *(Column(name, "String", "", "value on this axis, as the plan has it") for name in plan.axes),
     )

@@ -32,7 +32,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -40,7 +39,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from replay import axes
+from replay import axes, toml_file
 from replay.axes import Setting
 from replay.config import RunConfig
 from replay.errors import UsageError, unknown_name
@@ -102,12 +101,7 @@ class Plan:
 
 def read(path: str | Path, fetched: Path) -> Plan:
     """The plan in a TOML file. Raises UsageError naming what is wrong with it, and TraceError for its traces."""
-    try:
-        told = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not TOML: {error}") from None
+    told = toml_file.read(path)
     try:
         return make(told, fetched, name=Path(path).stem)
     except UsageError as error:

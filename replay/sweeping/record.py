@@ -31,8 +31,9 @@ _UNITS = {
     "give_up": "ns",
 }  # fmt: skip
 
+RUN = Column("run", "Int64", "", "number of the run in the plan, from 0")
 _HEAD = (
-    Column("run", "Int64", "", "number of the run in the plan, from 0"),
+    RUN,
     Column("key", "String", "", "what the run is: digest of guest, dirty rate, options and files that these name"),
     Column("status", "String", "", "completed, not-converged, or failed"),
     Column("error", "String", "", "why a run failed"),
@@ -72,11 +73,11 @@ _FIGURES = (
     Column("modelled_find_cpu_ns", "Int64", "ns", "CPU time spent finding pages, modelled"),
 )
 ROUND_COLUMNS = (
-    Column("run", "Int64", "", "number of the run in the plan, from 0"),
+    RUN,
     *(column for column in ROUNDS if not column.name.startswith("measured_")),
 )
 MEASURED_COLUMNS = (
-    Column("run", "Int64", "", "number of the run in the plan, from 0"),
+    RUN,
     *(
         Column(f"measured_{name}_ns", "Int64", "ns", "this machine's clock around our kernels, sum over the rounds")
         for name in ("harvest", "sync", "send", "find_cpu")

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from replay.errors import TraceError, UsageError
+from replay.files import replacing
 from replay.sweeping.jobs import rate_of
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -142,12 +143,11 @@ def _copy(system: Any, info: Any, folder: Path) -> Path:
     if target.is_file() and target.stat().st_size == info.size:
         return target.resolve()
     place.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        with system.open_input_stream(info.path) as stream, temporary.open("wb") as out:
-            while piece := stream.read(1 << 22):
-                out.write(piece)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(target) as temporary,
+        system.open_input_stream(info.path) as stream,
+        temporary.open("wb") as out,
+    ):
+        while piece := stream.read(1 << 22):
+            out.write(piece)
     return target.resolve()

@@ -14,11 +14,12 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from replay.errors import ResultError, UsageError
+from replay.files import replacing
 from replay.sweeping import journal
 from replay.sweeping.journal import Entry, Journal, StoreError
 from replay.sweeping.plan import Plan
@@ -193,15 +194,11 @@ def compare(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file: whole and durable, or not at all. Raises StoreError."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
         journal.sync_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -21,10 +21,9 @@ A table [fit] is what `replay trace fit` says of its fit; it changes nothing.
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from replay import toml_file
 from replay.errors import UsageError, unknown_name
 
 SUFFIX = ".toml"
@@ -46,12 +45,7 @@ def is_config(text: str) -> bool:
 
 def read(path: str) -> Config:
     """The guest that a config file describes. Raises UsageError naming what is wrong with it, and where."""
-    try:
-        told = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not TOML: {error}") from None
+    told = toml_file.read(path)
     for name in told:
         if name not in _TABLES:
             raise unknown_name(f"table of {path}:", name, _TABLES)

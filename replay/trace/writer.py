@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import os
 import secrets
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +27,16 @@ import pyarrow.parquet as pq
 
 from replay.errors import TraceError, UsageError
 from replay.trace.arrays import given_columns
-from replay.trace.events import BEFORE_ALL_NS, Array, Columns, first_fault, range_faults
+from replay.trace.events import (
+    BEFORE_ALL_NS,
+    Array,
+    Columns,
+    Events,
+    first_fault,
+    origin_source,
+    origin_vcpu,
+    range_faults,
+)
 from replay.trace.schema import (
     METADATA_KEY,
     ROW_GROUP_ROWS,
@@ -36,6 +46,9 @@ from replay.trace.schema import (
     largest_gap,
 )
 from replay.version import __version__
+
+Progress = Callable[[int, int], None]
+"""Called after every window with (guest time written, duration), both ns; raise from it to cancel."""
 
 _NAMES = ("t_ns", "page", "vcpu", "source")
 
@@ -123,6 +136,16 @@ class TraceWriter:
         ready = int(np.searchsorted(columns.t_ns, self._latest_ns - self._reorder_ns, side="right"))
         self._waiting = _taken(columns, slice(ready, None))
         self._queue(_taken(columns, slice(0, ready)))
+
+    def append_windows(self, windows: Iterable[Events], progress: Progress | None = None) -> None:
+        """Add decoded events, window by window; those without events are passed over. Raises TraceError as `append`."""
+        for window in windows:
+            if not window.t_ns.size:
+                continue
+            source = origin_source(window.origin) if self._sources else None
+            self.append(window.t_ns, window.page, origin_vcpu(window.origin), source)
+            if progress is not None:
+                progress(int(window.t_ns[-1]), self.metadata.duration_ns)
 
     def _check_batch(self, columns: Columns) -> None:
         latest = np.maximum.accumulate(np.maximum(columns.t_ns, self._latest_ns))

@@ -24,7 +24,6 @@ from replay.migration.link import NORMAL_BYTES
 
 MIN_CASES = 3
 _PS_PER_US = 1_000_000
-_SETUP_BYTES_SLACK = 4 * NORMAL_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from replay.errors import TraceError
+from replay.importing.ram_blocks import Block, numbered
 from replay.migration.link import PAGE_BYTES
-from replay.validation.guest_memory import Block, zero_map
+from replay.validation.guest_memory import zero_map
 
 KINDS = ("store", "event")
 FILES = {"store": "stores.parquet", "event": "trace.parquet"}
@@ -138,16 +139,12 @@ def _busy_pct(data: dict[str, Any]) -> int:
 
 def _blocks(data: dict[str, Any]) -> tuple[Block, ...]:
     rows = [line.split() for line in data.get("ramblocks", [])[1:]]
-    used = sorted((int(row[3], 16) // PAGE_BYTES, int(row[4], 16) // PAGE_BYTES, row[0]) for row in rows)
-    if not used:
-        used = [(0, int(data["memory_bytes"]) // PAGE_BYTES, "pc.ram")]
-    blocks, first = [], 0
-    for ram_page, n_pages, name in used:
-        blocks.append(Block(name=name, ram_page=ram_page, first_page=first, n_pages=n_pages))
-        first += n_pages
-    if not 0 < first < 1 << 32:
-        raise TraceError(f"the RAM block table has {first} pages")
-    return tuple(blocks)
+    used = [(row[0], int(row[3], 16) // PAGE_BYTES, int(row[4], 16) // PAGE_BYTES, -1) for row in rows]
+    blocks = numbered(used or [("pc.ram", 0, int(data["memory_bytes"]) // PAGE_BYTES, -1)])
+    n_pages = sum(block.n_pages for block in blocks)
+    if not 0 < n_pages < 1 << 32:
+        raise TraceError(f"the RAM block table has {n_pages} pages")
+    return blocks
 
 
 def _actual(data: dict[str, Any]) -> Actual:

@@ -7,13 +7,13 @@ counts pages when they are passed), then those furthest up in each part.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from replay.errors import TraceError
+from replay.importing.ram_blocks import Block, to_dense
 from replay.migration.link import NORMAL_BYTES
 from replay.validation.columns import read_columns
 
@@ -25,25 +25,6 @@ _FIRMWARE_DATA = {
     "/rom@etc/table-loader": (0, 1),
     "/rom@etc/acpi/rsdp": (0, 1),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A RAM block: `ram_page` is its first page in ram_addr space, `first_page` its first dense page."""
-
-    name: str
-    ram_page: int
-    first_page: int
-    n_pages: int
-
-
-def to_dense(ram_page: np.ndarray, blocks: tuple[Block, ...]) -> np.ndarray:
-    """Dense page of each ram_addr page (int64), -1 where it lies outside of every block."""
-    dense = np.full(ram_page.size, -1, np.int64)
-    for block in blocks:
-        inside = (ram_page >= block.ram_page) & (ram_page < block.ram_page + block.n_pages)
-        dense[inside] = ram_page[inside].astype(np.int64) - block.ram_page + block.first_page
-    return dense
 
 
 def zero_map(

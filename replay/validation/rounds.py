@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from replay.errors import UsageError
+from replay.importing.ram_blocks import Block
 from replay.migration.costs import Costs
 from replay.migration.link import PAGE_BYTES
 from replay.migration.record import Outcome
@@ -23,7 +24,6 @@ from replay.trace.reader import Trace, open_trace
 from replay.units import format_bytes, format_duration
 from replay.validation import predict, traces
 from replay.validation.case import Inputs
-from replay.validation.guest_memory import Block
 from replay.validation.passes import Passes, full_passes
 from replay.validation.rounds_file import Recorded, read_rounds
 

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from replay.errors import TraceError
+from replay.importing.ram_blocks import to_dense
 from replay.migration.feed import Window
 from replay.validation.case import Inputs
 from replay.validation.columns import read_columns
-from replay.validation.guest_memory import to_dense
 from replay.verbs import GuestShape
 
 TAILS_NS = (250_000_000, 500_000_000, 1_000_000_000, 2_000_000_000, 4_000_000_000, 5_000_000_000)

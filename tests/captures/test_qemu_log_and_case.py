@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from replay.capturing.qmp_case import check_folder, rounds_of
-from replay.capturing.qmp_guest import Block, Guest
-from replay.capturing.qmp_log import READ_BYTES, LogReader, alone
+from replay.capturing.qmp_follow import READ_BYTES
+from replay.capturing.qmp_guest import Guest
+from replay.capturing.qmp_log import LogReader, alone
 from replay.errors import TraceError, UsageError
+from replay.importing.ram_blocks import Block
 
 STORE = b"%d@100.%06d:memory_notdirty_write_access 0xffff888003c5e010 ram_addr 0x%x size 8\n"
 

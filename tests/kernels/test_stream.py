@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from replay.migration import link
 from replay.work import FLUSHES, N_COUNTERS
-from tests.reference.migration import Stream
+from tests.reference.stream import Stream
 
 PUTS = st.lists(st.tuples(st.sampled_from(["normal", "zero", "bytes"]), st.integers(0, 200)), max_size=40)
 
