@@ -26,7 +26,7 @@ from replay.kernels.bits import highest_plus_one, lowest, popcount
 BLOCK_BITS = 512
 BUCKETS = 252
 NEXT, LIVE, IN_BLOCK, FIRST_WRITES = range(4)
-_U2, _U3, _U8, _U9, _BLOCK_WORDS = U64(2), U64(3), U64(8), U64(9), U64(8)
+_U2, _U3, _U8, _U9 = U64(2), U64(3), U64(8), U64(9)
 _ALL, _LOW, ONE_WRITE = U64(0xFFFF_FFFF_FFFF_FFFF), U64(0xFFFF_FFFF), U64(1 << 32)
 
 

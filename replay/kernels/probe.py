@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from replay.jit import NONE, U0, U1, U64, kernel
-from replay.kernels.bits import popcount
 from replay.kernels.layers import pop_around
 from replay.kernels.ring import advance, entry, push
 
@@ -19,15 +18,6 @@ def find_all(l3: np.ndarray, at: np.ndarray, work: np.ndarray) -> Any:
     while pop_around(l3, at, work) != NONE:
         count += U1
     return count
-
-
-@kernel
-def count_all(words: np.ndarray) -> Any:
-    """Set bits of (n,) words."""
-    total = U0
-    for index in range(words.size):
-        total += popcount(words[index])
-    return total
 
 
 @kernel

@@ -22,7 +22,7 @@ class Parameters:
     version: str = versions.DEFAULT
     recorded_throttled: bool = False
     guest_busy_pct: int = 100
-    zero_page_detection: str = "multifd"  # one of wire.DETECTIONS
+    zero_page_detection: str = "multifd"  # or legacy, none
     multifd: Channels | None = None
     postcopy: Switch | None = None
     mapped_ram: bool = False

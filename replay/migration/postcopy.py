@@ -24,7 +24,7 @@ import numpy as np
 
 from replay.jit import NONE, U0, U1, U6, U63, U64, kernel
 from replay.kernels import memory
-from replay.kernels.bitmap import find_next
+from replay.kernels.bitmap import count_set, find_next
 from replay.kernels.bits import popcount
 from replay.migration import link
 from replay.migration.engine import EMPTY, LIMITED, OUT_OF_TIME, WANT_EVENTS
@@ -188,15 +188,6 @@ def take_over(log: Any, design: Any, sender: np.ndarray, meter: Meter, missing: 
 
 
 @kernel
-def count_missing(missing: np.ndarray) -> Any:
-    """Pages of a bitmap."""
-    total = U0
-    for word in range(missing.size):
-        total += popcount(missing[word])
-    return total
-
-
-@kernel
 def send_missing(guest: Guest, target: Target, stream: np.ndarray, sender: np.ndarray, meter: Meter) -> Any:
     """Send missing pages until none is left, the window is used up, or time is up; or until events are wanted."""
     at, work = target.at, meter.work
@@ -248,7 +239,7 @@ def run(machine: Precopy, begin_ms: int) -> int:
     settle_classes(guest.content, guest.zeros, guest.turned)
     target = _new_target(machine)
     runs = take_over(machine.log, machine.design, machine.sender, machine.meter, target.missing)
-    target.at[LEFT] = count_missing(target.missing)
+    target.at[LEFT] = count_set(target.missing)
     machine.spend("other", int(runs) * fixed["discard_run"])
     link.put_buffered(machine.stream, np.uint64(machine.costs.fixed_bytes["device_state"]), machine.meter.work)
     link.flush(machine.stream, machine.meter.work)

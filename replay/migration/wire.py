@@ -21,8 +21,6 @@ from replay.migration.costs import Costs
 from replay.migration.guest import Guest
 from replay.migration.link import MAPPED, NORMAL_BYTES, PAGE_BYTES, ZERO_BYTES, ZERO_SIZE, new_stream
 
-DETECTIONS = ("legacy", "none", "multifd")
-
 
 def page_bytes(mapped: bool) -> tuple[int, int]:
     """Bytes of a page with content, and of one of zeros."""

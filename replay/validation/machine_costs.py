@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from replay.kernels import memory, probe
+from replay.kernels.bitmap import count_set
 from replay.kernels.layers import PENDING, merge_layer, walk
 from replay.migration.costs import Costs
 from replay.results.provenance import machine
@@ -112,7 +113,7 @@ def _probes() -> Iterator[Probe]:
 
     yield "ring_pushes", empty, lambda: probe.push_all(slots, ends, _U(_RING)), _RING
     yield "ring_pops", full, lambda: probe.pop_all(slots, ends, _U(_RING)), _RING
-    yield "popcount of a word", empty, lambda: probe.count_all(l3), _WORDS
+    yield "popcount of a word", empty, lambda: count_set(l3), _WORDS
     zero = memory.words(_PAGES * _PAGE_WORDS)
     data = memory.words(_PAGES * _PAGE_WORDS, 1)
     yield "zero check of a zero page", empty, lambda: probe.first_nonzero(zero, _U(_PAGE_WORDS)), _PAGES
