@@ -19,6 +19,7 @@ from tests.engine.harness import cases, difference, make_case, random_events, ro
 
 EXAMPLES = 6 if DISABLED else 15
 HYPOTHESIS = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+FEWER = settings(HYPOTHESIS, max_examples=5)  # several runs each, and a window of one event costs a refill an event
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -55,7 +56,7 @@ def test_both_formulations_say_the_same(log, design, data):
     assert ours.summary == theirs.summary
 
 
-@HYPOTHESIS
+@FEWER
 @given(data=st.data())
 def test_the_same_run_twice_and_cut_into_windows_says_the_same(log, design, data):
     case = data.draw(cases(log, design, vary_options=False))
