@@ -1,7 +1,8 @@
 """Find and clear every dirty page of a bitmap, from none to all of them, against C in QEMU's style.
 
-"scan" decodes a block of words at a time, then clears the block if it held anything: what a sender may do that nobody
-else writes to. "scan by page" finds and clears one page after the other, as C does and as the stepping engine must.
+"scan" decodes a block of words at a time, then clears what it found there, or all of it: what a sender may do to a
+map that nobody else writes to. "scan by page" finds and clears one page after the other, as C does and as the stepping
+engine must.
 A search of a clean map is compared with reading it, which nothing can be faster than.
 """
 
@@ -25,7 +26,7 @@ TARGETS = {0.0: (1.00, 0.75), 1e-2: (0.90, 0.20), 1.0: (0.50, 0.05)}
 TARGET_ELSE = (1.10, 1.00)
 TARGETS_READ = {"12T": (1 / 0.90, 1.00)}  # of a clean map, against reading all of it: there memory is the limit
 TARGET_READ = (1 / 0.65, 1 / 0.80)
-_BLOCK = U64(BLOCK)
+_BLOCK, _FEW = U64(BLOCK), U64(BLOCK // 8)
 
 
 @kernel
@@ -38,8 +39,12 @@ def scan(words: np.ndarray, size: Any, listed: np.ndarray, pages: np.ndarray, ou
         if count != U0:
             for index in range(count):
                 total += U64(pages[index])
-            for word in range(first, end):
-                words[word] = U0
+            if count < _FEW:
+                for index in range(count):
+                    words[U64(pages[index]) >> U6] = U0
+            else:
+                for word in range(first, end):
+                    words[word] = U0
             found += count
         first = end
     out[0] = found
