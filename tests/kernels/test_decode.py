@@ -65,7 +65,10 @@ def bitmaps(draw) -> np.ndarray:
     kinds = {
         "e": lambda n: np.zeros(n, dtype=np.uint64),
         "f": lambda n: np.full(n, 2**64 - 1, dtype=np.uint64),
-        "s": lambda n: np.left_shift(np.uint64(1), random.integers(0, 64, n, dtype=np.uint64)) * random.integers(0, 2, n, dtype=np.uint64),
+        "s": lambda n: (
+            np.left_shift(np.uint64(1), random.integers(0, 64, n, dtype=np.uint64))
+            * random.integers(0, 2, n, dtype=np.uint64)
+        ),
         "d": lambda n: random.integers(0, 2**64, n, dtype=np.uint64),
     }
     parts = [kinds[kind](length) for kind, length in runs]
@@ -120,7 +123,9 @@ def test_the_twin_is_chosen_for_the_processor_that_is_compiled_for(tmp_path):
     answers = []
     for chosen in ({}, {"NUMBA_CPU_NAME": "generic"}):
         environment = os.environ | {"REPLAY_CACHE_DIR": str(tmp_path)} | chosen
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         answers.append(done.stdout.split())
     assert answers[0][:-1] == answers[1][:-1] == ["3", "2", "0", "2", "127"]
