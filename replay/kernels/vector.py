@@ -12,6 +12,7 @@ from typing import Any
 
 from replay.jit import can_use, cgutils, intrinsic, ir, make_array, types
 
+_operation: Any = intrinsic  # for type checkers: its first argument is not passed by callers
 COMPRESSES = can_use("avx512vl", "avx512bw", "avx512vbmi2")
 
 _I8, _I32, _I64 = (ir.IntType(bits) for bits in (8, 32, 64))
@@ -45,13 +46,13 @@ def _count(builder: Any, mask: Any, bits: int) -> Any:
     return builder.ctpop(word if bits == 64 else builder.zext(word, _I64))
 
 
-@intrinsic
+@_operation
 def any_of_32(typing_context: Any, words: Any, index: Any) -> Any:
     """any_of_32(words, index): whether one of words[index : index + 32] is not zero. All of them must exist."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vector = ir.VectorType(_I64, 8)
-        place = _place(context, builder, signature.args[0], *arguments, vector)
+        place = _place(context, builder, signature.args[0], arguments[0], arguments[1], vector)
         loaded = [builder.load(builder.gep(place, [ir.Constant(_I64, part)]), align=8) for part in range(4)]
         either = builder.or_(builder.or_(*loaded[:2]), builder.or_(*loaded[2:]))
         mask = builder.icmp_unsigned("!=", either, _vector(_I64, [0] * 8))
@@ -60,7 +61,7 @@ def any_of_32(typing_context: Any, words: Any, index: Any) -> Any:
     return types.boolean(words, types.uint64), generate
 
 
-@intrinsic
+@_operation
 def list_of_8(typing_context: Any, words: Any, index: Any, listed: Any, place: Any) -> Any:
     """list_of_8(words, index, listed, place): put the indices of those of words[index : index + 8] that are not zero
     at listed[place:] (uint32); how many they are. The eight words and eight places must exist; all eight are written.
@@ -79,7 +80,7 @@ def list_of_8(typing_context: Any, words: Any, index: Any, listed: Any, place: A
     return types.uint64(words, types.uint64, listed, types.uint64), generate
 
 
-@intrinsic
+@_operation
 def list_bits(typing_context: Any, bits: Any, first: Any, pages: Any, place: Any) -> Any:
     """list_bits(bits, first, pages, place): put `first` plus the position of each set bit at pages[place:] (uint32);
     how many they are. 64 places must exist; any of them may be written.
