@@ -29,7 +29,7 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, codegen, types
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import make_array
 
@@ -110,6 +110,23 @@ if CACHE_FOLDER is not None:
 DISABLED = bool(_config.DISABLE_JIT)
 OPTIONS: Any = {"nogil": True, "error_model": "numpy", "_nrt": False, "no_cfunc_wrapper": True}
 NUMBA_VERSION = numba.__version__
+
+
+def _features() -> frozenset[str]:
+    """What the processor can do that numba compiles for: this machine's, or that of NUMBA_CPU_FEATURES or _NAME."""
+    chosen = _config.CPU_FEATURES
+    listed = codegen.get_host_cpu_features() if chosen is None else chosen
+    return frozenset(name[1:] for name in listed.split(",") if name.startswith("+"))
+
+
+def can_use(*features: str) -> bool:
+    """Whether kernels may be chosen that are fast only with these features of the processor.
+
+    Safe with the disk cache: numba keeps machine code by the same list, so that what was chosen on one machine, and
+    whatever calls it, is not found from another.
+    """
+    return not DISABLED and _features().issuperset(features)
+
 
 U64 = np.uint64
 U0, U1, U6, U63, U64_BITS = U64(0), U64(1), U64(6), U64(63), U64(64)

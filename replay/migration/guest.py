@@ -26,12 +26,14 @@ import numpy as np
 from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, call_apart, inlined, kernel
 from replay.kernels.bitmap import next_touched, test_and_set
 from replay.kernels.bits import lowest, popcount
+from replay.kernels.prefetch import prefetch
 from replay.migration.link import FREE_PS, put_page
 from replay.migration.xbzrle import Cache, put_compared, turn_to
 from replay.verbs import (
     HELD,
     REFUSED,
     Meter,
+    expect_write,
     mark_ram,
     next_wake,
     rearm_page,
@@ -64,6 +66,7 @@ HOST, VHOST = U64(1), U64(3)  # codes of trace/schema.py; those from vhost on ke
 SOURCE_SHIFT = U64(13)
 _PS_PER_NS = U64(1000)
 _U2 = U64(2)
+_AHEAD = U64(12)  # events: 96G maps do not fit the inner caches, and a store's first look decides a branch
 
 
 class Guest(NamedTuple):
@@ -226,8 +229,12 @@ def _run_lane(
     index, stop, offset = guest.head[lane], guest.stop[lane], guest.offset_ps[lane]
     time = guest.t_ns[index] * _PS_PER_NS + offset
     first, last = index, min(until, other_at)
+    newest = U64(guest.page.size) - U1
     hit = False
     while True:
+        soon = U64(guest.page[min(index + _AHEAD, newest)])
+        expect_write(log, soon)
+        prefetch(guest.content, _U2 * (soon >> U6))
         page = U64(guest.page[index])
         word = page >> U6
         if word == watch:

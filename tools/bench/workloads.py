@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 SEED = 20240620
-PAGES = {"1G": 1 << 18, "8G": 1 << 21, "96G": 96 << 18}
+PAGES = {"1G": 1 << 18, "8G": 1 << 21, "96G": 96 << 18, "1T": 1 << 28, "12T": 12 << 28}
 
 
 def sizes(quick: bool, wanted: tuple[str, ...] = ("8G", "96G")) -> dict[str, int]:
@@ -20,6 +20,15 @@ def bitmap(n_pages: int, density: float, seed: int = SEED) -> np.ndarray:
         chosen = np.random.default_rng(seed).random(n_pages) < density
         packed = np.packbits(chosen, bitorder="little")
         words.view(np.uint8)[: packed.size] = packed
+    return words
+
+
+def large_bitmap(n_pages: int, density: float) -> np.ndarray:
+    """A bitmap of more than 96G, which repeats one of 96G: drawing a number a page would take minutes."""
+    part = bitmap(min(n_pages, PAGES["96G"]), density)
+    words = np.zeros(-(-n_pages // 512) * 8, dtype=np.uint64)
+    for first in range(0, words.size, part.size):
+        words[first : first + part.size] = part[: words.size - first]
     return words
 
 
