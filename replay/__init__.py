@@ -17,10 +17,13 @@ from replay.version import __version__
 
 if TYPE_CHECKING:
     from replay.api import (
+        advise,
+        bound,
         capture_trace,
         check,
         compare,
         fit,
+        fleet,
         generate,
         heatmap,
         import_trace,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
         load_sweep,
         merge_traces,
         open_trace,
+        pareto,
         phase,
         rank_sweep,
         run,
@@ -43,10 +47,13 @@ if TYPE_CHECKING:
     from replay.results.result import Result
 
 _FUNCTIONS = (
+    "advise",
+    "bound",
     "capture_trace",
     "check",
     "compare",
     "fit",
+    "fleet",
     "generate",
     "heatmap",
     "import_trace",
@@ -54,6 +61,7 @@ _FUNCTIONS = (
     "load_sweep",
     "merge_traces",
     "open_trace",
+    "pareto",
     "phase",
     "rank_sweep",
     "run",
@@ -69,10 +77,13 @@ _FUNCTIONS = (
 __all__ = [
     "Result",
     "__version__",
+    "advise",
+    "bound",
     "capture_trace",
     "check",
     "compare",
     "fit",
+    "fleet",
     "generate",
     "heatmap",
     "import_trace",
@@ -80,6 +91,7 @@ __all__ = [
     "load_sweep",
     "merge_traces",
     "open_trace",
+    "pareto",
     "phase",
     "rank_sweep",
     "run",

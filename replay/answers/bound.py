@@ -124,7 +124,7 @@ def bound(
     pairs = [(name, policy) for name in wanted for policy in (POLICIES if policies is None else policies)]
     with Trials(trace, threads=threads, progress=progress) as trials:
         trials.expected = len(pairs)
-        source, channel = _source(trials.guest, base)
+        source, channel = source_of(trials.guest, base)
         results: list[Result | str] = []
         for name, policy in pairs:
             try:
@@ -154,8 +154,8 @@ def bound(
     return Bound(limited=limited, channel=free, rows=rows, config=json.loads(json.dumps(told)), provenance=provenance)
 
 
-def _source(guest: Any, config: RunConfig) -> tuple[Any, Any]:
-    """The guest as the engine would be fed it, and its channel."""
+def source_of(guest: Any, config: RunConfig) -> tuple[Any, Any]:
+    """The guest as the engine would be fed it, and its channel. Raises UsageError where there is no bound."""
     from replay.migration import costs, scale
     from replay.synthesis.synthetic import settled
 
