@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replay import config as configuration
+from replay.answers_api import advise, bound, fleet, pareto
 from replay.errors import UsageError, unknown_name
 from replay.results.result import Result
 from replay.traces_api import (
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from replay.analysis.phase_map import Phase
-    from replay.answers.advise import Advice
-    from replay.answers.bound import Bound
-    from replay.answers.fleet import Fleet
-    from replay.answers.pareto import Pareto
     from replay.capturing.run import Captured
     from replay.capturing.stop import Stop
     from replay.importing.run import Imported
@@ -43,9 +40,9 @@ if TYPE_CHECKING:
     from replay.trace.reader import Trace
 
 __all__ = [
-    "advise", "bound", "check", "compare", "fit", "fleet", "generate", "heatmap", "import_trace", "load", "load_sweep", "merge_traces",
-    "open_trace", "pareto", "phase", "rank_sweep", "run", "run_config", "sample_trace", "scale_trace",
-    "shipped_traces", "slice_trace", "stat", "sweep", "sweep_plan", "validate",
+    "advise", "bound", "check", "compare", "fit", "fleet", "generate", "heatmap", "import_trace", "load",
+    "load_sweep", "merge_traces", "open_trace", "pareto", "phase", "rank_sweep", "run", "run_config",
+    "sample_trace", "scale_trace", "shipped_traces", "slice_trace", "stat", "sweep", "sweep_plan", "validate",
 ]  # fmt: skip
 
 
@@ -288,36 +285,6 @@ def phase(trace: Trace | Synthetic | str | os.PathLike[str], **options: Any) -> 
     from replay.grid import phase as run_grid
 
     return run_grid(trace, **options)
-
-
-def advise(trace: Trace | Synthetic | str | os.PathLike[str], **options: Any) -> Advice:
-    """What it takes for a guest to converge: least bandwidth, design, rings, policy. See replay.answers.advise.advise."""
-    from replay.answers.advise import advise as search
-
-    return search(trace, **options)
-
-
-def bound(trace: Trace | Synthetic | str | os.PathLike[str], **options: Any) -> Bound:
-    """The optimum with hindsight, and designs' and policies' distance from it. See replay.answers.bound.bound."""
-    from replay.answers.bound import bound as compare_with_optimum
-
-    return compare_with_optimum(trace, **options)
-
-
-def fleet(folder: str | os.PathLike[str], **options: Any) -> Fleet:
-    """Every trace of a folder at one bandwidth, those in trouble first. See replay.answers.fleet.fleet."""
-    from replay.answers.fleet import fleet as look_at_all
-
-    return look_at_all(folder, **options)
-
-
-def pareto(
-    folder: str | os.PathLike[str], by: Sequence[str] | None = None, figures: Sequence[str] | None = None
-) -> Pareto:
-    """The settings of a finished sweep that no other beats in every figure. See replay.answers.pareto.pareto."""
-    from replay.answers.pareto import pareto as front
-
-    return front(folder, by, figures)
 
 
 def sweep(

@@ -162,7 +162,7 @@ def _owner(name: str, owned: Owned) -> tuple[str | None, str]:
 
 
 def rings_of(log: str, design: str, sizes: tuple[int, ...]) -> list[dict[str, str]]:
-    """Changes that give the log or the design a ring of another size: [{"log": spelling}, ..., {"design": spelling}]."""
+    """Changes that give the log or the design rings of other sizes: [{"log": spelling}, ..., {"design": spelling}]."""
     changes = []
     for kind, spelled in (("log", log), ("design", design)):
         first = next(iter(_parameters(kind, spelled).values()), None)

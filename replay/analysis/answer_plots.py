@@ -63,7 +63,7 @@ def _shown_until(found: dict[str, Any], runs: list[dict[str, Any]]) -> float:
 
 
 def advice_figure(advice: dict[str, Any]) -> Figure:
-    """A bar for each setting: its least bandwidth, pale where only a lower end of it is known; and what was probed beside
+    """A bar for each setting: its least bandwidth, pale where only a lower end of it is known; and the probes beside
     the best."""
     settings = [found for found in advice["settings"] if not found["refused"]]
     figure = new_figure(9, 1.8 + 0.34 * len(settings))
@@ -76,8 +76,10 @@ def advice_figure(advice: dict[str, Any]) -> Figure:
         axis.barh(place, value, color=colour, alpha=1.0 if known else 0.25, height=0.7)
         labels.append(f"{found['name']}: {'' if known else '> '}{value:.3g}")
     for found in (advice["best"], advice["slowed"]):
-        place = next((n for n, other in enumerate(settings) if found and other["name"] == found["name"]), None)
-        for probe in found["beside"] if place is not None else ():
+        if found is None:
+            continue
+        place = [other["name"] for other in settings].index(found["name"])
+        for probe in found["beside"]:
             fine = probe["enough"]
             axis.plot(probe["bandwidth"] / 1e6, place, "o" if fine else "x", color="black", markersize=5)
     now = advice["now"]["max_bandwidth"] / 1e6
@@ -130,7 +132,11 @@ def pareto_figure(found: dict[str, Any]) -> Figure:
         for number, guest in enumerate(guests)
     ]
     figure.legend(
-        handles=[*handles, _handle("beaten", "0.75")], loc="outside lower center", ncols=4, fontsize="small", frameon=False
+        handles=[*handles, _handle("beaten", "0.75")],
+        loc="outside lower center",
+        ncols=4,
+        fontsize="small",
+        frameon=False,
     )
     figure.suptitle("Pareto fronts, modelled means; lines: the edge in these two figures alone", fontsize="medium")
     return figure

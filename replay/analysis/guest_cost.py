@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class GuestCost:
     """All in ns. ran: from the migrate command until the guest stopped (or the run was given up); slept: under a
-    throttle, every vCPU alike; stood: for the dirty log, the mean over vCPUs; most: both, of the vCPU that lost most."""
+    throttle, every vCPU alike; stood: for the dirty log, the mean over vCPUs; most: both, of the vCPU that lost
+    most."""
 
     ran_ns: int
     slept_ns: int

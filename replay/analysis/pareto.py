@@ -25,7 +25,8 @@ def front(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     by = np.full(count, -1)
     for first in range(0, count, _CHUNK):
         part = values[first : first + _CHUNK]
-        better = (values[None, :, :] <= part[:, None, :]).all(axis=2) & (values[None, :, :] < part[:, None, :]).any(axis=2)
+        less = np.less(values[None, :, :], part[:, None, :]).any(axis=2)
+        better = np.less_equal(values[None, :, :], part[:, None, :]).all(axis=2) & less
         by[first : first + _CHUNK] = np.where(better.any(axis=1), better.argmax(axis=1), -1)
     return by < 0, by
 

@@ -86,9 +86,9 @@ class Remedy:
 class Advice:
     """What `replay.advise` returns.
 
-    now: the guest at the bandwidth there is; remedies: what would make it converge, empty if it does. settings: what was
-    searched, in order; best: the least bandwidth without slowing the guest by a policy, slowed: with one (None where
-    none was found, or a policy needs no less).
+    now: the guest at the bandwidth there is; remedies: what would make it converge, empty if it does. settings: what
+    was searched, in order; best: the least bandwidth without slowing the guest by a policy, slowed: with one (None
+    where none was found, or a policy needs no less).
     """
 
     now: Probe

@@ -26,7 +26,7 @@ import dataclasses
 from typing import Any
 
 from replay import plugins
-from replay.answers.advice import Advice, Found
+from replay.answers.advice import Advice
 from replay.answers.remedies import remedies
 from replay.answers.search import Limits, Search
 from replay.answers.trials import Told, Trials
@@ -35,6 +35,7 @@ from replay.errors import UsageError
 from replay.units import parse_duration_ns, parse_share
 
 STARTS = 8
+_SEARCHED = ("design", "policy", "start")
 
 
 def advise(
@@ -55,11 +56,11 @@ def advise(
 ) -> Advice:
     """What it takes for `trace` to be migrated within its limits.
 
-    downtime_limit: QEMU's parameter. max_total_time, max_downtime ("310ms", None), max_slowdown (a share): what must be
-    kept. designs, policies: spellings to search (default: every safe design; auto-converge; [] for no policy). starts: moments
-    of the recording at which a migration begins. wanted: share of them from which limits must be kept. tolerance: of the
-    bandwidth. options: those of `replay.run`; max_bandwidth (128 MiB/s unless given) is what the guest has now. Raises
-    UsageError, and TraceError for a damaged trace.
+    downtime_limit: QEMU's parameter. max_total_time, max_downtime ("310ms", None), max_slowdown (a share): what must
+    be kept. designs, policies: spellings to search (default: every safe design; auto-converge; [] for no policy).
+    starts: moments of the recording at which a migration begins. wanted: share of them from which limits must be kept.
+    tolerance: of the bandwidth. options: those of `replay.run`; max_bandwidth (128 MiB/s unless given) is what the
+    guest has now. Raises UsageError, and TraceError for a damaged trace.
     """
     from replay.grid import safe_designs
 
@@ -114,6 +115,6 @@ def advise(
             probes=search.probes,
             provenance={
                 "trace": {"name": trials.guest.path.name, "title": meta.title, "sha256": trials.guest.digest},
-                "options": {key: value for key, value in base.as_dict().items() if key not in ("design", "policy", "start")},
+                "options": {key: value for key, value in base.as_dict().items() if key not in _SEARCHED},
             },
         )  # fmt: skip

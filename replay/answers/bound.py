@@ -83,7 +83,16 @@ class Bound:
 
 def _SCHEMA(pl: Any) -> dict[str, Any]:  # noqa: N802
     texts, whole, shares = pl.String, pl.Int64, pl.Float64
-    names = ("downtime_ns", "pause_ns", "stopped_ns", "end_ns", "sent_bytes", "least_here_ns", "least_ns", "least_bytes")
+    names = (
+        "downtime_ns",
+        "pause_ns",
+        "stopped_ns",
+        "end_ns",
+        "sent_bytes",
+        "least_here_ns",
+        "least_ns",
+        "least_bytes",
+    )
     schema = {"design": texts, "policy": texts, "status": texts, "refused": texts, "limited": pl.Boolean}
     return schema | dict.fromkeys(names, whole) | {"pause_ratio": shares, "bytes_ratio": shares}
 

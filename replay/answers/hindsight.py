@@ -13,7 +13,7 @@ T it can have done T - a of that. So after T it works for at least
 
 That holds for every order, design and history, because it only adds up the time of reads that nobody can leave out; a
 page in flight at T is no exception, its rest is done after T. And it is reached: send a page as soon as its last write
-is over and the channel is free. Take the last moment a before T at which that channel began to be busy without a pause:
+is over and the channel is free. Take the last moment a before T at which the channel began to be busy without a pause:
 all it sends from then on was released at a or later, so what is left at T is D(a, T) c - (T - a). Hence R(T) is not
 only a bound but the optimum of this channel, and the best order is any in which no page is sent before its last write.
 What is left must be sent while the guest stands still: the downtime is at least R(T) plus what every migration pays
@@ -25,8 +25,8 @@ vCPU that was slowed most: the *pause*, which is what designs and policies are c
 not make it smaller.
 
 *The bandwidth limit* (max-bandwidth) holds only while the guest runs. QEMU's limiter lets a window of 100 ms send its
-bytes at once and run over by a flush; in any span of t so at most (t + 1 ms) / 100 ms + 2 windows' bytes leave. The same
-sum over bytes instead of time bounds the pages that are left; each keeps the channel for c in the downtime. That
+bytes at once and run over by a flush; in any span of t so at most (t + 1 ms) / 100 ms + 2 windows' bytes leave. The
+same sum over bytes instead of time bounds the pages that are left; each keeps the channel for c in the downtime. That
 allowance of two windows makes it a bound, not an optimum. Threads that send what they dirtied themselves do not heed
 the limit; runs in which they did are compared with the bound of the channel alone (`limited` False).
 
@@ -144,9 +144,9 @@ class Moment:
 class Hindsight:
     """The optimum of one guest on one channel.
 
-    best: the switchover of least downtime (the earliest of equals). soonest: the earliest one that keeps the limit, None
-    if there is none until `horizon_ps`. asked: the optimum at each moment that was asked for. curve: (T, least downtime
-    around it) in ps, for a picture.
+    best: the switchover of least downtime (the earliest of equals). soonest: the earliest one that keeps the limit,
+    None if there is none until `horizon_ps`. asked: the optimum at each moment that was asked for. curve: (T, least
+    downtime around it) in ps, for a picture.
     """
 
     channel: Channel
@@ -260,9 +260,7 @@ class _Sum:
 class _Search:
     """The best and the soonest switchover among the spans that it is shown."""
 
-    def __init__(
-        self, channel: Channel, sums: list[_Sum], allowed_ps: int, horizon: int, asked: Sequence[int]
-    ) -> None:
+    def __init__(self, channel: Channel, sums: list[_Sum], allowed_ps: int, horizon: int, asked: Sequence[int]) -> None:
         self.channel, self.sums, self.allowed_ps, self.horizon = channel, sums, allowed_ps, horizon
         self.best: tuple[int, int, int] | None = None  # (left, at, turned)
         self.soonest: tuple[int, int, int] | None = None
@@ -280,7 +278,9 @@ class _Search:
         left = self._left([until for until, _ in told], ends)
         least = int(left.argmin())
         if self.best is None or left[least] < self.best[0]:
-            at = self._from([until[least : least + 1] for until, _ in told], int(left[least]), begins[least : least + 1])
+            at = self._from(
+                [until[least : least + 1] for until, _ in told], int(left[least]), begins[least : least + 1]
+            )
             self.best = (int(left[least]), min(int(at[0]), int(ends[least])), int(turned[least]))
         if self.soonest is None and self.allowed_ps >= 0 and left[least] <= self.allowed_ps:
             gap = int((left <= self.allowed_ps).argmax())

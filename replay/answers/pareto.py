@@ -50,7 +50,9 @@ class Pareto:
         return {
             "sweep": self.sweep,
             "by": self.by,
-            "figures": [{"name": f.name, "column": f.column, "unit": f.unit, "meaning": f.meaning} for f in self.figures],
+            "figures": [
+                {"name": f.name, "column": f.column, "unit": f.unit, "meaning": f.meaning} for f in self.figures
+            ],
             "front": self.front.to_dicts(),
             "settings": self.frame.to_dicts(),
         }

@@ -17,8 +17,8 @@ POSTCOPY_SHARE = 2
 
 
 def remedies(search: Search, designs: list[str], policies: list[str], best: Found | None) -> list[Remedy]:
-    """More bandwidth (what the search found), designs, a longer downtime, throttles, xbzrle, postcopy; those that do not
-    help too, without a value."""
+    """More bandwidth (what the search found), designs, a longer downtime, throttles, xbzrle, postcopy; those that do
+    not help too, without a value."""
     here = search.at(search.base, search.base.max_bandwidth)
     told = []
     if best is not None:
@@ -30,7 +30,9 @@ def remedies(search: Search, designs: list[str], policies: list[str], best: Foun
     told.append(_longer(search, here))
     told += [_throttled(search, here, policy) for policy in policies]
     told.append(
-        _tried(search, "xbzrle", "a cache of 64 MiB, if changes are small", dataclasses.replace(here, xbzrle=XBZRLE_BYTES))
+        _tried(
+            search, "xbzrle", "a cache of 64 MiB, if changes are small", dataclasses.replace(here, xbzrle=XBZRLE_BYTES)
+        )
     )
     after = here.give_up // POSTCOPY_SHARE
     told.append(_tried(search, "postcopy", "after half of the time", dataclasses.replace(here, postcopy_after=after)))
@@ -74,7 +76,9 @@ def _throttled(search: Search, here: RunConfig, policy: str) -> Remedy:
     first = _asked(search, dataclasses.replace(here, policy=policy))
     if first is None or not first.enough:
         return Remedy(name=name, value=None, probe=None)
-    parameters = {parameter.name: parameter for parameter in plugins.describe("policy", policy.partition(":")[0]).parameters}
+    parameters = {
+        parameter.name: parameter for parameter in plugins.describe("policy", policy.partition(":")[0]).parameters
+    }
     if "maximum" not in parameters or "maximum" in policy:
         return Remedy(name=name, value=value, probe=first)
 

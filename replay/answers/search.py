@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from replay import axes
 from replay.analysis.compare import exact_figures
@@ -55,10 +55,10 @@ def _downtime_ns(result: Result) -> int:
 
 
 def means(results: list[Result]) -> dict[str, float | None]:
-    """Means over the replays that completed: total_ns, downtime_ns, sent_bytes, stall_ns (sum over vCPUs), slowed (share
-    of the time that the guest lost before it was stopped). None where none did."""
+    """Means over the replays that completed: total_ns, downtime_ns, sent_bytes, stall_ns (sum over vCPUs), slowed
+    (share of the time that the guest lost before it was stopped). None where none did."""
     done = [result for result in results if result.status == "completed"]
-    told = {
+    told: dict[str, list[Any]] = {
         "total_ns": [_total_ns(result) for result in done],
         "downtime_ns": [_downtime_ns(result) for result in done],
         "sent_bytes": [result.total("sent_bytes") for result in done],
@@ -79,7 +79,9 @@ def bisect(enough: Callable[[int], bool], low: int, high: int, step: float) -> t
 class Search:
     """Probes of settings of one guest."""
 
-    def __init__(self, trials: Trials, base: RunConfig, starts: list[int], wanted: float, step: float, limits: Limits) -> None:
+    def __init__(
+        self, trials: Trials, base: RunConfig, starts: list[int], wanted: float, step: float, limits: Limits
+    ) -> None:
         self.trials, self.base, self.starts, self.step, self.limits = trials, base, starts, step, limits
         self.needed = max(1, -int(-wanted * len(starts) // 1))
         self._known: dict[tuple[RunConfig, bool], Probe] = {}
@@ -91,8 +93,7 @@ class Search:
 
     def at(self, config: RunConfig, bandwidth: int) -> RunConfig:
         """The setting on a network of that bandwidth; only limited to it where the wire is given."""
-        link = {} if self.base.link else {"link": bandwidth}
-        return dataclasses.replace(config, max_bandwidth=bandwidth, **link)
+        return dataclasses.replace(config, max_bandwidth=bandwidth, link=self.base.link or bandwidth)
 
     def probe(self, config: RunConfig, *, whole: bool = False) -> Probe:
         """The setting from every moment; unless `whole`, given up once it cannot be enough any more."""
@@ -140,10 +141,8 @@ class Search:
             return Found(
                 name=name, config=config, bandwidth=None, more_than=0, probe=None, beside=[], refused=str(refused)
             )
-        return Found(
-            name=name, config=config, bandwidth=high, more_than=low, probe=self.probe(self.at(config, high), whole=True),
-            beside=[],
-        )  # fmt: skip
+        probe = self.probe(self.at(config, high), whole=True)
+        return Found(name=name, config=config, bandwidth=high, more_than=low, probe=probe, beside=[])
 
     def _bracket(self, config: RunConfig) -> tuple[int, int | None]:
         """(not enough, enough) around the least bandwidth, beginning from the one there is."""
@@ -186,10 +185,11 @@ class Search:
 
     def _rings(self, config: RunConfig) -> list[tuple[RunConfig, str]]:
         """The setting with other sizes of the kernel's rings and of the design's queue."""
-        return [
-            (dataclasses.replace(config, **changed), f"{changed.get('design', config.design)} on {changed.get('log', config.log)}")
-            for changed in axes.rings_of(config.log, config.design, RING_SIZES)
-        ]  # fmt: skip
+        found = []
+        for changed in axes.rings_of(config.log, config.design, RING_SIZES):
+            log, design = changed.get("log", config.log), changed.get("design", config.design)
+            found.append((dataclasses.replace(config, log=log, design=design), f"{design} on {log}"))
+        return found
 
     def checked(self, found: Found) -> Found:
         """The same, probed beside the path."""

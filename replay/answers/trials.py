@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
@@ -54,7 +54,7 @@ class Trials:
             raise UsageError(f"{count} start moments: from 1 to 10000")
         return [self.guest.metadata.duration_ns * number // count for number in range(count)]
 
-    def results(self, configs: Iterable[RunConfig]) -> Iterator[tuple[int, Result]]:
+    def results(self, configs: Iterable[RunConfig]) -> Generator[tuple[int, Result], None, None]:
         """(number of the configuration, its result) as they are done. Closing it leaves out what has not begun, and
         stops what has."""
         listed = list(configs)

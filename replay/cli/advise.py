@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES + "\n" + (parser.epilog or "")
     add_trace(parser)
     parser.add_argument("--downtime-limit", default="300ms", metavar="TIME", help="QEMU's parameter (default: 300ms)")
-    parser.add_argument("--max-total-time", default="60s", metavar="TIME", help="it must be over by then (default: 60s)")
+    parser.add_argument(
+        "--max-total-time", default="60s", metavar="TIME", help="it must be over by then (default: 60s)"
+    )
     parser.add_argument("--max-downtime", metavar="TIME", help="what the downtime must come to at most (default: any)")
     parser.add_argument(
         "--max-slowdown", default="5%", metavar="SHARE",
@@ -37,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="search it; the first is what there is now (default: all safe ones, bitmap)",
     )  # fmt: skip
     parser.add_argument(
-        "--policy", action="append", metavar="POLICY[:PARAMS]", help="search it; none: no policy (default: auto-converge)"
+        "--policy",
+        action="append",
+        metavar="POLICY[:PARAMS]",
+        help="search it; none: no policy (default: auto-converge)",
     )
     parser.add_argument("--starts", type=int, default=8, metavar="N", help="moments to begin at (default: 8)")
     parser.add_argument("--wanted", default="100%", metavar="SHARE", help="of them that must converge (default: 100%%)")
@@ -93,13 +98,14 @@ def _share(probe: Probe) -> str:
 
 
 def _figures(probe: Probe | None) -> tuple[str, str, str, str]:
-    told = {} if probe is None else probe.figures
-    times = [format_duration(told[name]) if told.get(name) is not None else "-" for name in ("total_ns", "downtime_ns")]
-    sent, slowed = told.get("sent_bytes"), told.get("slowed")
+    figures = {} if probe is None else probe.figures
+    total, downtime, sent, slowed = (figures.get(name) for name in ("total_ns", "downtime_ns", "sent_bytes", "slowed"))
     return (
-        times[0], times[1], "-" if sent is None else format_bytes(round(sent)),
+        "-" if total is None else format_duration(total),
+        "-" if downtime is None else format_duration(downtime),
+        "-" if sent is None else format_bytes(round(sent)),
         "-" if slowed is None else f"{100 * slowed:.2g} %",
-    )  # fmt: skip
+    )
 
 
 def _now(advice: Advice) -> list[str]:
@@ -110,7 +116,7 @@ def _now(advice: Advice) -> list[str]:
         advice.provenance["trace"]["title"],
         f"within {format_duration(limits['total_ns'])}, downtime-limit {limits['downtime_ms']} ms, "
         f"{advice.config.design} on {advice.config.log}, {_rate(advice.config.max_bandwidth)}{wire}:",
-        f"{answer}: from {_share(now)} of the start moments; in brackets the 95 % interval of Clopper and Pearson",
+        f"{answer}: from {_share(now)} of the start moments (95 %, Clopper-Pearson)",
     ]
     total, downtime, sent, slowed = _figures(now)
     if now.completed:

@@ -82,11 +82,9 @@ def _lines(found: Bound) -> list[str]:
 
 
 def _moment(found: Bound, moment: Moment) -> str:
-    return (
-        f"at {format_duration(moment.at_ps // PS_PER_NS)}, downtime {format_duration(moment.downtime_ps // PS_PER_NS)}, "
-        f"{format_bytes(moment.total_bytes)} sent, over at "
-        f"{format_duration(moment.ends_ps(found.limited.channel.stop_ps) // PS_PER_NS)}"
-    )
+    ends_ps = moment.ends_ps(found.limited.channel.stop_ps)
+    at, downtime, ends = (format_duration(ps // PS_PER_NS) for ps in (moment.at_ps, moment.downtime_ps, ends_ps))
+    return f"at {at}, downtime {downtime}, {format_bytes(moment.total_bytes)} sent, over at {ends}"
 
 
 def _table(found: Bound) -> Any:

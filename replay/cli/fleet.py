@@ -43,7 +43,9 @@ def main(args: argparse.Namespace) -> int:
     check_outputs((args.plot, PICTURES))
     show.note_compiling()
     with show.task_line("guests") as progress:
-        found = api.fleet(args.folder, starts=args.starts, progress=progress, **given_options(args, leave_out=("start",)))
+        found = api.fleet(
+            args.folder, starts=args.starts, progress=progress, **given_options(args, leave_out=("start",))
+        )
     for skipped in found.skipped:
         print(f"replay: skipped: {skipped['error']}", file=sys.stderr)
     if args.plot and found.rows:
@@ -60,11 +62,15 @@ def _show(found: Fleet) -> None:
     out.print(_table(found))
     never = [row for row in found.rows if row["converges"] == "never"]
     hopeless = [row for row in never if row["possible"] is False]
-    out.print(f"{len(never)} of {len(found.rows)} guests never converge, from any of {found.starts} moments", markup=False)
+    out.print(
+        f"{len(never)} of {len(found.rows)} guests never converge, from any of {found.starts} moments", markup=False
+    )
     if hopeless:
         names = ", ".join(row["guest"] for row in hopeless)
         out.print(f"no design helps, even hindsight finds no moment within the downtime limit: {names}", markup=False)
-    out.print("from, in brackets: the 95 % interval of Clopper and Pearson; least: downtime with hindsight", markup=False)
+    out.print(
+        "from, in brackets: the 95 % interval of Clopper and Pearson; least: downtime with hindsight", markup=False
+    )
     if found.skipped:
         out.print(f"{len(found.skipped)} files were skipped", markup=False)
 
@@ -74,7 +80,9 @@ def _table(found: Fleet) -> Any:
 
     config = found.config
     limited = f"{format_bytes(config['max-bandwidth'])}/s" if config["max-bandwidth"] else "no limit"
-    title = f"{config['design']} on {config['log']}, {limited}, downtime-limit {config['downtime-limit']} ms; worst first"
+    title = (
+        f"{config['design']} on {config['log']}, {limited}, downtime-limit {config['downtime-limit']} ms; worst first"
+    )
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("guest", overflow="fold")
     table.add_column("converges", no_wrap=True)

@@ -224,7 +224,9 @@ def _show(args: argparse.Namespace, folder: str, figure: PhaseFigure) -> int:
         completed = f"{row['completed']}/{row['runs']}" + (f", {row['unsafe']} unsafe" if row["unsafe"] else "")
         more = ["-" if row["ratio"] is None else f"{row['ratio']:.3f}"] if args.baseline else []
         cells = [spell_setting(name, row[name]) for name in names]
-        table.add_row(*cells, spell_figure(figure, row["mean"]), half, spell_figure(figure, row["best"]), completed, *more)
+        table.add_row(
+            *cells, spell_figure(figure, row["mean"]), half, spell_figure(figure, row["best"]), completed, *more
+        )
     out = show.console()
     out.print(table)
     if len(rows) > args.top:

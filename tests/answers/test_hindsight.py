@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 
@@ -19,7 +20,7 @@ from replay.migration.feed import Window
 from replay.plugins import names
 from replay.units import PS_PER_NS
 from replay.verbs import GuestShape
-from tests.engine.harness import SmallGuest, cases, run_engine
+from tests.engine.harness import TABLE, SmallGuest, cases, run_engine
 
 NS = 1000
 
@@ -98,7 +99,7 @@ def tiny_guests(draw):
     return n_pages, events, duration, zero
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tiny_guests(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
 def test_it_is_what_a_search_through_all_orders_finds(guest, cost, zero_cost, pieces):
     n_pages, events, duration, zero = guest
@@ -121,7 +122,7 @@ def test_it_is_what_a_search_through_all_orders_finds(guest, cost, zero_cost, pi
         assert found.soonest.downtime_ps <= 2 * NS
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tiny_guests(), st.integers(1, 4), st.integers(1, 3))
 def test_the_line_says_what_the_definition_says(guest, cost, loops):
     """R(T) by its definition, over repetitions of the recording; and the line is compacted again and again."""
@@ -166,13 +167,12 @@ def test_a_start_within_the_recording_and_a_repetition():
     assert [moment.downtime_ps // NS for moment in found.asked] == [2, 2, 2]
 
 
-@pytest.mark.parametrize("design", [name for name in names("design")])
-@pytest.mark.parametrize("log", ["kvm-ring"])
-@settings(max_examples=12, deadline=None)
+@pytest.mark.parametrize("design", names("design"))
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
-def test_no_design_beats_it(log, design, data):
+def test_no_design_beats_it(design, data):
     """Whatever the settings, throttle, full rings and multifd included: pause and bytes are not below the optimum."""
-    case = data.draw(cases(log, design).filter(lambda case: case.xbzrle is None and case.postcopy is None))
+    case = data.draw(cases("kvm-ring", design).filter(lambda case: case.xbzrle is None and case.postcopy is None))
     outcome = run_engine(case)
     if outcome.status != "completed" or outcome.lost_pages:
         return
@@ -199,20 +199,10 @@ def test_no_design_beats_it(log, design, data):
 
 
 def _table(case):
-    import dataclasses
-
-    from tests.engine.harness import TABLE
-
     return dataclasses.replace(TABLE, prices_ps=case.prices, fixed_ps=case.fixed, fixed_bytes=case.fixed_bytes)
 
 
 @pytest.mark.parametrize("option", [{"xbzrle": "64M"}, {"postcopy_after": "1s"}])
 def test_what_is_not_bounded_is_refused(option):
     with pytest.raises(UsageError, match="no bound with"):
-        channel_of(make(option), _table_of_runs(), 100)
-
-
-def _table_of_runs():
-    from replay.migration import costs
-
-    return costs.load("generic-x86")
+        channel_of(make(option), TABLE, 100)
