@@ -49,7 +49,8 @@ def main(args: argparse.Namespace) -> int:
         out.print(f"... and {len(rows) - args.top} more (--top, --json)", markup=False)
     frame = found.frame
     beaten, none = int((~frame["on_front"]).sum() or 0), frame["on_front"].null_count()
-    out.print(f"{len(rows)} of {len(frame)} settings are on a front, {beaten} are beaten in every figure", markup=False)
+    told = f"{len(rows)} of {len(frame)} settings are on a front"
+    out.print(f"{told}; {beaten} are not: another is as good in all figures and better in one", markup=False)
     if none:
         out.print(f"{none} are no candidates: a run of theirs did not complete, failed or is unsafe", markup=False)
     out.print("means over seeds and start offsets; guests are not compared with one another", markup=False)
