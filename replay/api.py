@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replay import config as configuration
+from replay.answers_api import advise, bound, fleet, pareto
 from replay.errors import UsageError, unknown_name
 from replay.results.result import Result
 from replay.traces_api import (
@@ -40,9 +41,9 @@ if TYPE_CHECKING:
 
 # What `replay` offers, by the names of its own `__all__`.
 __all__ = [
-    "Result", "capture_trace", "check", "compare", "fit", "generate", "heatmap", "import_trace", "load", "load_sweep",
-    "merge_traces", "open_trace", "phase", "rank_sweep", "run", "sample_trace", "scale_trace", "shipped_traces",
-    "slice_trace", "stat", "sweep", "sweep_plan", "validate",
+    "Result", "advise", "bound", "capture_trace", "check", "compare", "fit", "fleet", "generate", "heatmap",
+    "import_trace", "load", "load_sweep", "merge_traces", "open_trace", "pareto", "phase", "rank_sweep", "run",
+    "sample_trace", "scale_trace", "shipped_traces", "slice_trace", "stat", "sweep", "sweep_plan", "validate",
 ]  # fmt: skip
 
 

@@ -161,6 +161,18 @@ def _owner(name: str, owned: Owned) -> tuple[str | None, str]:
     raise unknown_name("axis", name, known(owned))
 
 
+def rings_of(log: str, design: str, sizes: tuple[int, ...]) -> list[dict[str, str]]:
+    """Changes that give the log or the design rings of other sizes: [{"log": spelling}, ..., {"design": spelling}]."""
+    changes = []
+    for kind, spelled in (("log", log), ("design", design)):
+        first = next(iter(_parameters(kind, spelled).values()), None)
+        if first is None or first.unit != "entries":
+            continue
+        held = getattr(plugins.parse(kind, spelled).config, first.name.replace("-", "_"))
+        changes += [{kind: _with(kind, spelled, first.name, str(size))} for size in sizes if size != held]
+    return changes
+
+
 @functools.lru_cache(1024)
 def _check_plugin(kind: str, spelled: str) -> None:
     """Raises UsageError where the spelling makes no sense."""

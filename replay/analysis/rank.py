@@ -112,15 +112,15 @@ def t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
 
 def _within(t: float, freedom: float) -> float:
     """P(|T| < t)."""
-    return 1 - _beta(freedom / (freedom + t * t), freedom / 2, 0.5)
+    return 1 - incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
 
 
-def _beta(x: float, a: float, b: float) -> float:
+def incomplete_beta(x: float, a: float, b: float) -> float:
     """Regularised incomplete beta function I_x(a, b)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):
-        return 1 - _beta(1 - x, b, a)
+        return 1 - incomplete_beta(1 - x, b, a)
     front = math.exp(a * math.log(x) + b * math.log(1 - x) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)) / a
     fraction = 1.0
     for m in range(_TERMS, 0, -1):

@@ -48,3 +48,12 @@ def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
         field.name: getattr(args, field.name) for field in dataclasses.fields(RunConfig) if hasattr(args, field.name)
     }
     return RunConfig(**(given | changes))
+
+
+def given_options(args: argparse.Namespace, *, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The run's options that the flags say and that are not as they come, for a function that takes them by name."""
+    return {
+        field.name: value
+        for field in dataclasses.fields(RunConfig)
+        if field.name not in leave_out and (value := getattr(args, field.name, field.default)) != field.default
+    }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replay.cli import show
-from replay.cli.options import add_json, add_run_options, add_trace
+from replay.cli.options import add_json, add_run_options, add_trace, given_options
 from replay.errors import ReplayError, UsageError
 
 if TYPE_CHECKING:
@@ -49,18 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the grid, show it, write it."""
-    import dataclasses
-
     from replay import api
-    from replay.config import RunConfig
     from replay.units import parse_share
 
     check_outputs((args.output, ()), (args.plot, PICTURES))
-    options = {
-        field.name: value
-        for field in dataclasses.fields(RunConfig)
-        if (value := getattr(args, field.name, field.default)) != field.default and field.name != "design"
-    }
+    options = given_options(args, leave_out=("design",))
     tie = None if args.tie is None else parse_share(args.tie)
     show.note_compiling()
     with show.task_line("replays") as progress:

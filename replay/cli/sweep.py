@@ -187,13 +187,14 @@ def _standing_line(figure: PhaseFigure) -> Iterator[Progress | None]:
 
             state = f"{standing.failed} failed; " if standing.failed else ""
             if standing.best is not None:
-                state += f"best {_spell(figure, standing.best[0])}: {describe(standing.best[1])}"
+                state += f"best {spell_figure(figure, standing.best[0])}: {describe(standing.best[1])}"
             bar.update(task, completed=standing.done, total=standing.total, state=state)
 
         yield report
 
 
-def _spell(figure: PhaseFigure, value: float | None) -> str:
+def spell_figure(figure: PhaseFigure, value: float | None) -> str:
+    """A figure for people."""
     from replay.units import format_bytes, format_duration
 
     if value is None:
@@ -219,11 +220,13 @@ def _show(args: argparse.Namespace, folder: str, figure: PhaseFigure) -> int:
     for head in ("mean", "95 %", "best", "completed", *([f"x {args.baseline}"] if args.baseline else [])):
         table.add_column(head, justify="right")
     for row in rows[: args.top]:
-        half = "-" if row["low"] is None else f"± {_spell(figure, row['high'] - row['mean'])}"
+        half = "-" if row["low"] is None else f"± {spell_figure(figure, row['high'] - row['mean'])}"
         completed = f"{row['completed']}/{row['runs']}" + (f", {row['unsafe']} unsafe" if row["unsafe"] else "")
         more = ["-" if row["ratio"] is None else f"{row['ratio']:.3f}"] if args.baseline else []
-        cells = [_value(name, row[name]) for name in names]
-        table.add_row(*cells, _spell(figure, row["mean"]), half, _spell(figure, row["best"]), completed, *more)
+        cells = [spell_setting(name, row[name]) for name in names]
+        table.add_row(
+            *cells, spell_figure(figure, row["mean"]), half, spell_figure(figure, row["best"]), completed, *more
+        )
     out = show.console()
     out.print(table)
     if len(rows) > args.top:
@@ -232,7 +235,7 @@ def _show(args: argparse.Namespace, folder: str, figure: PhaseFigure) -> int:
     return 0
 
 
-def _value(name: str, value: Any) -> str:
+def spell_setting(name: str, value: Any) -> str:
     """A setting for people."""
     from replay.units import format_bytes, format_duration
 

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 def ranking(sweep: Sweep, by: list[str] | None, figure: PhaseFigure, baseline: str | None = None) -> pl.DataFrame:
     """The ranking of replay.analysis.rank. Where `by` has an axis that is no option of a run (ring-size, log.entries),
     a run counts once for every value at which the plan asks for it. Raises UsageError."""
+    runs, by, settings = settings_of(sweep, by)
+    return rank(runs, by, figure, settings=settings, baseline=baseline)
+
+
+def settings_of(sweep: Sweep, by: list[str] | None) -> tuple[pl.DataFrame, list[str], list[str]]:
+    """(runs, the columns that tell their settings apart, every column that says what a run is of)."""
     import polars as pl
 
     runs = sweep.runs.collect()
@@ -33,7 +39,7 @@ def ranking(sweep: Sweep, by: list[str] | None, figure: PhaseFigure, baseline: s
     if extra:
         points = sweep.points.filter(pl.col("baseline").is_null()).select("run", *extra).unique(maintain_order=True)
         runs = points.collect().join(runs, on="run", maintain_order="left")
-    return rank(runs, by, figure, settings=[*settings, *extra], baseline=baseline)
+    return runs, by, [*settings, *extra]
 
 
 def _column(axis: str) -> str:

@@ -1,0 +1,45 @@
+"""What a migration costs its guest while it runs: how long its vCPUs were kept from running, and by what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from replay.results.result import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestCost:
+    """All in ns. ran: from the migrate command until the guest stopped (or the run was given up); slept: under a
+    throttle, every vCPU alike; stood: for the dirty log, the mean over vCPUs; most: both, of the vCPU that lost
+    most."""
+
+    ran_ns: int
+    slept_ns: int
+    stood_ns: int
+    most_ns: int
+
+    @property
+    def share(self) -> float:
+        """Share of the time in which the guest could have run that it lost, mean over its vCPUs."""
+        return (self.slept_ns + self.stood_ns) / self.ran_ns if self.ran_ns else 0.0
+
+
+def guest_cost(result: Result) -> GuestCost:
+    """What a replay's guest paid, from its record. Postcopy's waits at the target are not in it."""
+    return cost_of(result.rows, result.guest["stall_ns"])
+
+
+def cost_of(rows: list[dict[str, Any]], stall_ns: list[int]) -> GuestCost:
+    """The same from the rows of a record and the stall of each lane (vCPU)."""
+    stopped = next((row for row in rows if row["cause"] in ("final", "postcopy")), None)
+    ran_ns = rows[-1]["end_ns"] if stopped is None else stopped["sync_begin_ns"]
+    rounds = [row for row in rows if row["cause"] != "postcopy"]
+    lost_ns = max(0, ran_ns - sum(row["guest_ns"] for row in rounds))
+    lanes = stall_ns
+    if len(rounds) < len(rows):
+        lanes = [sum(row["modelled_stall_ns"] for row in rounds) // len(lanes)] * len(lanes)
+    mean_ns = sum(lanes) // len(lanes)
+    slept_ns = max(0, lost_ns - mean_ns)
+    return GuestCost(ran_ns=ran_ns, slept_ns=slept_ns, stood_ns=mean_ns, most_ns=slept_ns + max(lanes))
