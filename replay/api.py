@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from replay.capturing.stop import Stop
     from replay.importing.run import Imported
     from replay.migration.precopy import Progress
+    from replay.reproducing.report import Report as Reproduction
     from replay.safety.check import Verdict
     from replay.sweeping.dataset import Sweep
     from replay.sweeping.plan import Plan
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check", "compare", "fit", "generate", "heatmap", "import_trace", "load", "load_sweep", "merge_traces",
-    "open_trace", "phase", "rank_sweep", "run", "run_config", "sample_trace", "scale_trace",
+    "open_trace", "phase", "rank_sweep", "reproduce", "run", "run_config", "sample_trace", "scale_trace",
     "shipped_traces", "slice_trace", "stat", "sweep", "sweep_plan", "validate",
 ]  # fmt: skip
 
@@ -284,6 +285,30 @@ def phase(trace: Trace | Synthetic | str | os.PathLike[str], **options: Any) -> 
     from replay.grid import phase as run_grid
 
     return run_grid(trace, **options)
+
+
+def reproduce(
+    experiment: str,
+    *,
+    sensitivity: bool = True,
+    cases: Sequence[str | os.PathLike[str]] = (),
+    progress: Callable[[int, str], None] | None = None,
+) -> Reproduction:
+    """Replay a published experiment ("imamura-2024", or a path to a scenario of your own) and compare cell by cell.
+
+    sensitivity: also ask what the conditions are worth that the source leaves open. cases: folders of recorded
+    migrations, for the experiment "accuracy". progress is called with (replays done, the last one's cell). The report
+    has `.figures`, `.frame` (polars), `.fits`, `.what_ifs`, `.sign_agreement`, `.as_dict()`. Raises UsageError.
+    """
+    from replay.reproducing import accuracy, scan, scenario
+    from replay.reproducing import experiment as replays
+
+    found = scenario.load(os.fspath(experiment))
+    if found.kind == "scan":
+        return scan.scanned(found, progress)
+    if found.kind == "accuracy":
+        return accuracy.judged(found, cases)
+    return replays.replayed(found, sensitivity=sensitivity, progress=progress)
 
 
 def sweep(

@@ -24,6 +24,7 @@ COMMANDS = {
     "generate": "write the trace of a generated guest: workloads, recordings, mixtures",
     "import": "a trace from what was recorded: kernel trace, QEMU's log, any table",
     "capture": "a trace of something that runs now: a guest in QEMU, a program, a micro-VM",
+    "reproduce": "published experiments, replayed and compared cell by cell",
     "validate": "predictions against real migrations, recorded with their traces",
     "calibrate": "measure this machine's costs, or fit a host's from its migrations",
     "check": "explore every interleaving of a design on small guests: can it lose a page?",

@@ -94,7 +94,7 @@ def task_line(label: str) -> Iterator[Callable[[int, int], None] | None]:
 
     with Bar(*Bar.get_default_columns(), console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 @contextmanager
