@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": "a shipped trace of a real guest through two designs, in a minute or less",
     "run": "replay a trace through one dirty log and one design",
     "compare": "the same trace through several designs, side by side",
+    "explain": "what a run's time went into, and what makes two runs differ: a waterfall",
     "phase": "which design wins where: a grid over two or three settings",
     "sweep": "thousands of replays: a plan of traces and axes, on one machine or a cluster",
     "generate": "write the trace of a generated guest: workloads, recordings, mixtures",

@@ -66,7 +66,9 @@ def test_every_shipped_scenario_is_whole():
     assert scenario.names() == ["accuracy", "huang-2022", "imamura-2024", "scan-2025", "xu-2020"]
     for name in scenario.names():
         found = scenario.load(name)
-        assert found.title and found.source and found.assumptions
+        assert found.title
+        assert found.source
+        assert found.assumptions
         for table in found.tables:
             assert {row for row, _ in table.published} == set(table.rows)
     seed = scenario.load("imamura-2024").tables[0].published
@@ -93,7 +95,8 @@ def test_fitted_cells_come_out_right_and_say_so(report):
     assert {place for place, c in cells.items() if c["kind"] == "fit"} == {("A", "slow"), ("A", "fast")}
     assert abs(cells["A", "slow"]["error_pct"]) < 0.1
     assert cells["A", "slow"]["published"] == 19.0
-    assert cells["C", "fast"]["published"] is None and cells["C", "fast"]["error_pct"] is None
+    assert cells["C", "fast"]["published"] is None
+    assert cells["C", "fast"]["error_pct"] is None
     json.dumps(told, allow_nan=False)
     again = replay.run(
         "uniform:rate=2000,memory=32M,vcpus=2,duration=500ms", zero_share="60%", max_bandwidth="0", downtime_limit="1ms",
@@ -114,12 +117,15 @@ def test_signs_agree_or_do_not(report):
 def test_sensitivity_rows_say_what_moves(report):
     zeros, search = report.what_ifs
     assert {figure.place[0] for figure in zeros.figures} == {"A", "B"}
-    assert zeros.fits and zeros.fits[0]["values"] != report.fits[0]["values"]
+    assert zeros.fits
+    assert zeros.fits[0]["values"] != report.fits[0]["values"]
     assert search.moved_pct > 5
     assert not search.fits
     text = markdown(report)
     assert "| A | slow | 19.00 |" in text
-    assert "more zeros" in text and "never" in text and "Fits:" in text
+    assert "more zeros" in text
+    assert "never" in text
+    assert "Fits:" in text
     assert all(len(line) <= 78 for line in text.splitlines() if not line.startswith("|"))
 
 
@@ -171,7 +177,8 @@ def test_the_command(small, capsys, tmp_path):
     picture = tmp_path / "small.png"
     assert main(["reproduce", str(small), "--json", "--no-sensitivity", "--plot", str(picture)]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["experiment"] == "small" and told["sensitivity"] == []
+    assert told["experiment"] == "small"
+    assert told["sensitivity"] == []
     assert picture.stat().st_size > 5000
     assert main(["reproduce"]) == 0
     out = capsys.readouterr().out
