@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replay import config as configuration
-from replay.analysis_api import explain, explain_rounds, explain_seed
+from replay.analysis_api import doctor, explain, explain_rounds, explain_seed, export_perfetto, plot, report
 from replay.errors import UsageError, unknown_name
 from replay.results.result import Result
 from replay.traces_api import (
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from replay.trace.reader import Trace
 
 __all__ = [
-    "check", "compare", "explain", "explain_rounds", "explain_seed",
-    "fit", "generate", "heatmap", "import_trace", "load", "load_sweep", "merge_traces",
+    "check", "compare", "doctor", "explain", "explain_rounds", "explain_seed", "export_perfetto",
+    "plot", "report", "fit", "generate", "heatmap", "import_trace", "load", "load_sweep", "merge_traces",
     "open_trace", "phase", "rank_sweep", "reproduce", "run", "run_config", "sample_trace", "scale_trace",
     "shipped_traces", "slice_trace", "stat", "sweep", "sweep_plan", "validate",
 ]  # fmt: skip

@@ -1,9 +1,9 @@
 """Where the time, the bytes and the guest's stalls of a replay went, and what makes two replays differ.
 
 Every figure is cut into causes that sum to it exactly, in whole picoseconds or bytes. The record's phases (harvest,
-sync, find, send, wait, other) are on the clock one after the other; a phase is cut further by what its counted work costs.
-What is left of a phase then belongs to the one kind of work in it that other threads also do (reaping), or is a row of
-its own. Times are floored to nanoseconds in the record, so that a few nanoseconds remain: `rounding of the record`.
+sync, find, send, wait, other) are on the clock one after the other; a phase is cut further by what its counted work
+costs. What is left of a phase then belongs to the one kind of work in it that other threads also do (reaping), or is a
+row of its own. Times are floored to nanoseconds in the record, so a few remain: `rounding of the record`.
 
 Metrics: `total` (ps since the migrate command), `downtime` (ps, of a completed migration), `bytes` put into the stream,
 `guest` (ps that vCPUs did not run while the guest was running, sum over vCPUs). All modelled.
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from replay.results.result import Result
 
-METRICS = ("total", "downtime", "bytes", "guest")
+HEADS = {"total": "total time", "downtime": "downtime", "bytes": "bytes sent", "guest": "vCPUs stood still, in sum"}
+METRICS = tuple(HEADS)
 SINGLE_ROUNDS = 6
 ROUNDING = "rounding of the record"
 _FIND = {

@@ -21,7 +21,6 @@ EXAMPLES = """examples:
   replay explain redis-1g --design bitmap --design double-ring:1024 --memory 96G
   replay explain seed-96g                                   # the thread's question, with control arms
 """
-HEADS = {"total": "total time", "downtime": "downtime", "bytes": "bytes sent", "guest": "vCPUs stood still, in sum"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +123,8 @@ def _spell(value: int | None, unit: str) -> str:
 def _table(found: Explanation, metric: str) -> Any:
     from rich.table import Table
 
+    from replay.analysis.explain import HEADS
+
     two = len(found.labels) == 2
     table = Table(title=HEADS[metric], title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("cause")
@@ -135,7 +136,9 @@ def _table(found: Explanation, metric: str) -> Any:
     whole, unit = found.totals[metric]["difference"] or 0, "bytes" if metric == "bytes" else "ps"
     for row in sorted(found.of(metric), key=lambda row: -abs(row["difference"])):
         cells = [_spell(row["a"], unit)] + ([_spell(row["b"], unit), _signed(row["difference"], unit)] if two else [])
-        table.add_row(row["cause"], *cells, f"{100 * row['difference'] / whole:.1f} %" if whole and row["difference"] else "")
+        table.add_row(
+            row["cause"], *cells, f"{100 * row['difference'] / whole:.1f} %" if whole and row["difference"] else ""
+        )
     table.add_section()
     totals = found.totals[metric]
     cells = [_spell(totals["a"], unit)] + ([_spell(totals["b"], unit), _signed(whole, unit)] if two else [])

@@ -57,9 +57,9 @@ NOT_SHOWN = (
 )
 DECIDES = (
     "on a real host, QEMU of June 2024 with the patch, 96 GiB, idle guest, pinned CPUs, the same populated memory, "
-    "arms interleaved, ten runs each: the bitmap with the early break of ram_save_host_page and nothing else of the patch. "
-    "If it is faster by the ring's gain, the break is the cause; perf stat on pss_find_next_dirty gives the price of "
-    "the second find directly. If not, populated memory is: repeat with every page touched before, and none"
+    "arms interleaved, ten runs each: the bitmap with the early break of ram_save_host_page and nothing else of the "
+    "patch. If it is faster by the ring's gain, the break is the cause; perf stat on pss_find_next_dirty gives the "
+    "price of the second find directly. If not, populated memory is: repeat with every page touched before, and none"
 )
 
 
@@ -99,9 +99,7 @@ def settled(progress: Progress | None = None) -> Seed:
     base = next(cell for cell in cells if cell.place == (SIZE, "bitmap"))
     zero = fitted.values["zero_pages"]
     prices = list(CONSTANTS)
-    prices.append(
-        (FITTED, fitted.values["refind_calls"], "fitted: total times at 8 and 32 GiB; by construction")
-    )
+    prices.append((FITTED, fitted.values["refind_calls"], "fitted: total times at 8 and 32 GiB; by construction"))
     difference = published[SIZE, "bitmap"] - published[SIZE, "double-ring"]
     arms: dict[str, dict[str, Any]] = {
         name: {"arm": name, "design": design, "modelled_ms": {}, "explains_ms": {}} for name, design in ARMS.items()
