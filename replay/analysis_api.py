@@ -76,7 +76,7 @@ def report(
 
     from replay.reporting import report as reports
 
-    given = list(results) if isinstance(results, list | tuple) else [results]
+    given: list[Any] = list(results) if isinstance(results, list | tuple) else [results]
     folder = given[0] if len(given) == 1 and not hasattr(given[0], "rows") else None
     if folder is not None and Path(folder).is_dir():
         from replay.api import load_sweep, rank_sweep

@@ -174,7 +174,7 @@
   function heat(holder, spec) {
     let range = null;
     const ramp = ["#fde725", "#6ece58", "#1f9e89", "#31688e", "#482878", "#440154"];
-    const most = Math.log(Math.max(2, ...spec.cells.map((c) => c[2])));
+    const counts = spec.cells.map((c) => c[2]), least = Math.log(Math.min(...counts)), most = Math.log(Math.max(...counts));
     return function draw() {
       const f = frame(holder, spec, 320, 64), [low, high] = range || [spec.x0, spec.x1];
       const x = (v) => f.left + ((v - low) / (high - low)) * (f.width - f.left - f.right);
@@ -185,8 +185,9 @@
         const a = spec.x0 + column * w, b = spec.y0 + row * h;
         if (a + w <= low || a >= high) continue;
         const [px, end] = [Math.max(f.left, x(a)), Math.min(f.width - f.right, x(a + w))];
-        const colour = ramp[Math.min(5, Math.floor((Math.log(count) / most) * 5.99))];
-        make(f.svg, "rect", { x: px, y: y(b + h), width: Math.max(0.6, end - px), height: Math.max(0.6, y(b) - y(b + h)), fill: colour });
+        const colour = ramp[Math.min(5, Math.floor(((Math.log(count) - least) / (most - least || 1)) * 5.99))];
+        make(f.svg, "rect", { x: px, y: y(b + h), width: Math.max(0.6, end - px), height: Math.max(0.6, y(b) - y(b + h)), fill: colour,
+          "shape-rendering": "crispEdges" });
       }
       const known = new Map(spec.cells.map((c) => [c[0] * spec.columns + c[1], c[2]]));
       f.svg.addEventListener("pointermove", (event) => {

@@ -116,7 +116,11 @@ def _heatmap(heat: Heat | None) -> Section:
          "writes": int(heat.cells[:, column].sum())}
         for column in range(heat.cells.shape[1])
     ]  # fmt: skip
-    note = f"{heat.title}. Darker: more writes, on a logarithmic scale. The table has the writes of each column."
+    counts = [cell[2] for cell in cells] or [0]
+    note = (
+        f"{heat.title}. Yellow to dark blue: {min(counts):,} to {max(counts):,} writes in a cell, on a logarithmic "
+        "scale. The table has the writes of each column."
+    )
     return Section(title=title, charts=(Chart(title="Heatmap of the trace", note=note, spec=spec, rows=per_s),))
 
 

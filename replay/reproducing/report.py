@@ -159,7 +159,7 @@ def spelled(value: float, unit: str) -> str:
 def rows(report: Report) -> list[tuple[str, ...]]:
     """The cells as text: row, column, published, replayed, error, kind, sign."""
     agrees = {(sign.row, column): sign for sign in report.signs for column in sign.columns}
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for figure in report.figures:
         error, sign = figure.error_pct, agrees.get(figure.place)
         both = not math.isfinite(figure.published) and not math.isfinite(figure.replayed)

@@ -180,7 +180,7 @@ def _table(path: Path, entry: dict[str, Any]) -> Table:
     if compared is not None and (len(compared) != 2 or not set(compared) <= set(columns)):
         raise UsageError(f"{path}: compared = {list(compared)} are not two of the columns {', '.join(columns)}")
     return Table(
-        name=entry.get("name", ""), compared=compared, columns=columns, rows=rows, published=published, figure=figure,  # type: ignore[arg-type]
+        name=entry.get("name", ""), compared=compared, columns=columns, rows=rows, published=published, figure=figure,
     )  # fmt: skip
 
 
