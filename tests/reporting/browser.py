@@ -32,7 +32,10 @@ class Browser:
             f"--user-data-dir={self._profile.name} about:blank 3<&{to_child} 4>&{from_child}"
         )
         self._process = subprocess.Popen(
-            ["bash", "-c", command], pass_fds=(to_child, from_child), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            ["bash", "-c", command],
+            pass_fds=(to_child, from_child),
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )
         os.close(to_child)
         os.close(from_child)

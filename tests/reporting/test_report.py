@@ -100,11 +100,15 @@ def test_a_report_is_one_whole_file(folder):
 
 
 def test_text_in_a_report_stays_text():
-    chart = page.Chart(title="</script><b>", note="", spec={"type": "bars", "x": "</script>", "bars": []}, rows=[{"a": "<i>"}])
+    chart = page.Chart(
+        title="</script><b>", note="", spec={"type": "bars", "x": "</script>", "bars": []}, rows=[{"a": "<i>"}]
+    )
     text = page.page("<title>", [page.Section(title="&", charts=(chart,))])
     assert "<b>" not in text.replace("<b>", "", 0).split("<body>")[1].split("<script>\n")[0]
     assert Reader(text).tags.count("script") == 2
-    many = page.Chart(title="t", note="", spec={"type": "bars", "x": "", "bars": []}, rows=[{"n": n} for n in range(5000)])
+    many = page.Chart(
+        title="t", note="", spec={"type": "bars", "x": "", "bars": []}, rows=[{"n": n} for n in range(5000)]
+    )
     assert "4,600 more rows" in page.page("t", [page.Section(title="s", charts=(many,))])
 
 
@@ -178,7 +182,9 @@ def test_a_browser_shows_it_without_asking_for_anything(folder):
         shown.mouse("mouseMoved", left + width / 2, top + height / 2)
         assert re.match(r"(round \d+|end)", shown.value("document.getElementById('tip').textContent"))
         assert shown.value("getComputedStyle(document.getElementById('tip')).display") == "block"
-        ticks = "[...document.querySelectorAll('figure .plot')[0].querySelectorAll('text')].map(t => t.textContent).join()"
+        ticks = (
+            "[...document.querySelectorAll('figure .plot')[0].querySelectorAll('text')].map(t => t.textContent).join()"
+        )
         before = shown.value(ticks)
         for kind, share in (("mousePressed", 0.3), ("mouseMoved", 0.45), ("mouseReleased", 0.6)):
             shown.mouse(kind, left + width * share, top + height / 2, button="left", buttons=1, clickCount=1)

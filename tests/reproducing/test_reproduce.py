@@ -107,7 +107,11 @@ def test_fitted_cells_come_out_right_and_say_so(report):
 
 
 def test_signs_agree_or_do_not(report):
-    assert {sign.row: (sign.published, sign.replayed) for sign in report.signs} == {"A": (1, 1), "B": (-1, 1), "C": (0, 0)}
+    assert {sign.row: (sign.published, sign.replayed) for sign in report.signs} == {
+        "A": (1, 1),
+        "B": (-1, 1),
+        "C": (0, 0),
+    }
     assert report.sign_agreement == pytest.approx(2 / 3)
     figures = {("r", "a"): Figure(place=("r", "a"), published=math.inf, replayed=5.0, kind="fit"),
                ("r", "b"): Figure(place=("r", "b"), published=1.0, replayed=7.0, kind="fit")}  # fmt: skip
