@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 import replay
-from replay import checkup
+from replay import checkup, units
 from replay.cli.main import COMMANDS, main
 
 
@@ -104,3 +104,28 @@ def test_quiet_and_verbose_stand_anywhere(capsys):
     assert code != 0
     assert "Traceback" in err
     assert "no-such-trace" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("10Gb/s", 1_250_000_000), ("10 Gbps", 1_250_000_000), ("10GB/s", 10**10), ("100MBps", 10**8), ("8Mb/s", 10**6),
+        ("50mB/s", 5 * 10**7), ("1250MiB/s", 1250 << 20), ("1 Gbit/s", 125_000_000), ("8Kib/s", 1024), ("12", 12),
+        ("100 M", 10**8), ("10gbit", 1_250_000_000),
+    ],
+)  # fmt: skip
+def test_bandwidths_in_every_common_form(text, value):
+    assert units.parse_bandwidth(text) == value
+
+
+def test_durations_in_every_common_form():
+    for text in (
+        "1.5 s",
+        "1500ms",
+        "1500 msec",
+        "1.5 seconds",
+        "0.025 minutes",
+        "1500000us",
+        "1500000\N{GREEK SMALL LETTER MU}s",
+    ):
+        assert units.parse_duration_ns(text) == 1_500_000_000
