@@ -61,7 +61,7 @@ def parse_bytes(text: str | int) -> int:
 
 
 def parse_bandwidth(text: str | int) -> int:
-    """Bytes a second from "1250MiB/s", "50MB/s", "10Gbit/s", "25Gbps", "10Gb/s", or a plain number of them, as in QMP."""
+    """Bytes a second from "1250MiB/s", "50MB/s", "10Gbit/s", "25Gbps", "10Gb/s", or a plain number, as in QMP."""
     number, suffix = _split(text, "bandwidth", "1250MiB/s, 50MB/s or 10Gbit/s")
     low = suffix.lower()
     spelled = re.fullmatch(
