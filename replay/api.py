@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replay import config as configuration
+from replay.analysis_api import doctor, explain, explain_rounds, explain_seed, export_perfetto, plot, report
 from replay.answers_api import advise, bound, fleet, pareto
 from replay.errors import UsageError, unknown_name
 from replay.results.result import Result
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from replay.capturing.stop import Stop
     from replay.importing.run import Imported
     from replay.migration.precopy import Progress
+    from replay.reproducing.report import Report as Reproduction
     from replay.safety.check import Verdict
     from replay.sweeping.dataset import Sweep
     from replay.sweeping.plan import Plan
@@ -41,8 +43,9 @@ if TYPE_CHECKING:
 
 # What `replay` offers, by the names of its own `__all__`.
 __all__ = [
-    "Result", "advise", "bound", "capture_trace", "check", "compare", "fit", "fleet", "generate", "heatmap",
-    "import_trace", "load", "load_sweep", "merge_traces", "open_trace", "pareto", "phase", "rank_sweep", "run",
+    "Result", "advise", "bound", "capture_trace", "check", "compare", "doctor", "explain", "explain_rounds",
+    "explain_seed", "export_perfetto", "fit", "fleet", "generate", "heatmap", "import_trace", "load", "load_sweep",
+    "merge_traces", "open_trace", "pareto", "phase", "plot", "rank_sweep", "report", "reproduce", "run",
     "sample_trace", "scale_trace", "shipped_traces", "slice_trace", "stat", "sweep", "sweep_plan", "validate",
 ]  # fmt: skip
 
@@ -286,6 +289,30 @@ def phase(trace: Trace | Synthetic | str | os.PathLike[str], **options: Any) -> 
     from replay.grid import phase as run_grid
 
     return run_grid(trace, **options)
+
+
+def reproduce(
+    experiment: str,
+    *,
+    sensitivity: bool = True,
+    cases: Sequence[str | os.PathLike[str]] = (),
+    progress: Callable[[int, str], None] | None = None,
+) -> Reproduction:
+    """Replay a published experiment ("imamura-2024", or a path to a scenario of your own) and compare cell by cell.
+
+    sensitivity: also ask what the conditions are worth that the source leaves open. cases: folders of recorded
+    migrations, for the experiment "accuracy". progress is called with (replays done, the last one's cell). The report
+    has `.figures`, `.frame` (polars), `.fits`, `.what_ifs`, `.sign_agreement`, `.as_dict()`. Raises UsageError.
+    """
+    from replay.reproducing import accuracy, scan, scenario
+    from replay.reproducing import experiment as replays
+
+    found = scenario.load(os.fspath(experiment))
+    if found.kind == "scan":
+        return scan.scanned(found, progress)
+    if found.kind == "accuracy":
+        return accuracy.judged(found, cases)
+    return replays.replayed(found, sensitivity=sensitivity, progress=progress)
 
 
 def sweep(

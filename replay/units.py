@@ -1,8 +1,8 @@
 """Text with units to exact integers and back: "96G" is bytes, "1250MiB/s" bytes a second, "300ms" nanoseconds.
 
 Sizes follow QEMU: K, M, G, T alone are powers of 1024. In bandwidths "MB/s" and "Mbit/s" are powers of 1000 and
-"MiB/s" powers of 1024, as network equipment and QMP spell them. A plain number is bytes, bytes a second, or
-(durations) refused, because nobody can know what was meant.
+"MiB/s" powers of 1024, as network equipment and QMP spell them; "Gb/s" and "Gbps" are bits, "GB/s" and "GBps" bytes.
+A plain number is bytes, bytes a second, or (durations) refused, because nobody can know what was meant.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _DURATION_NS = {
     "ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "sec": 10**9,
     "m": 60 * 10**9, "min": 60 * 10**9, "h": 3600 * 10**9,
+    "nsec": 1, "usec": 10**3, "msec": 10**6, "seconds": 10**9, "second": 10**9, "minutes": 60 * 10**9,
+    "minute": 60 * 10**9, "hours": 3600 * 10**9, "hour": 3600 * 10**9, "\N{GREEK SMALL LETTER MU}s": 10**3,
 }  # fmt: skip
 
 
@@ -59,9 +61,14 @@ def parse_bytes(text: str | int) -> int:
 
 
 def parse_bandwidth(text: str | int) -> int:
-    """Bytes a second from "1250MiB/s", "50MB/s", "10Gbit/s", "25Gbps", or a plain number of them, as QMP takes it."""
+    """Bytes a second from "1250MiB/s", "50MB/s", "10Gbit/s", "25Gbps", "10Gb/s", or a plain number, as in QMP."""
     number, suffix = _split(text, "bandwidth", "1250MiB/s, 50MB/s or 10Gbit/s")
     low = suffix.lower()
+    spelled = re.fullmatch(
+        r"([KMGTkmgt]?i?)([bB])(/s|ps)", suffix
+    )  # here alone case tells bits (Gb/s) from bytes (GB/s)
+    if spelled is not None:
+        low = spelled[1].lower() + ("bit" if spelled[2] == "b" else "b")
     bits = False
     for ending in ("bit/s", "bits/s", "bps", "bit"):
         if low.endswith(ending):

@@ -19,13 +19,14 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STEPS = 60
 
 
-def _figure(panels: int, height: float) -> Any:
+def panels(count: int, height: float) -> Any:
+    """A figure and its panels, one above the other with one time axis. Raises UsageError without matplotlib."""
     try:
         from matplotlib.figure import Figure as NewFigure
     except ImportError:
         raise UsageError("plots need matplotlib: pip install 'dirtyreplay[plots]'") from None
     figure = NewFigure(figsize=(8, height), layout="constrained")
-    return figure, figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+    return figure, figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
 
 
 def rounds(results: list[Result]) -> Figure:
@@ -33,7 +34,7 @@ def rounds(results: list[Result]) -> Figure:
 
     Pending is drawn falling evenly from each sync to the next.
     """
-    figure, (above, below) = _figure(2, 5.5)
+    figure, (above, below) = panels(2, 5.5)
     for result, colour in zip(results, COLOURS * len(results), strict=False):
         label = f"{result.config['design']} on {result.config['log']}"
         above.plot(*_pending_over_time(result), color=colour, label=label)
@@ -72,7 +73,7 @@ def phases(results: list[Result], kind: str) -> Figure:
     }
     if kind not in parts:
         raise UsageError(f"phases are modelled or measured, not {kind!r}")
-    figure, (axis,) = _figure(1, 1.2 + 0.5 * len(results))
+    figure, (axis,) = panels(1, 1.2 + 0.5 * len(results))
     names = [f"{result.config['design']}\non {result.config['log']}" for result in results]
     left = [0.0] * len(results)
     for part, colour in zip(parts[kind], COLOURS, strict=False):

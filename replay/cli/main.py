@@ -6,12 +6,17 @@ Only the file of the chosen subcommand is imported, so `--help` costs little mor
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import keyword
+import re
 import sys
+import time
+import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+from replay.cli import show
 from replay.errors import ReplayError
 from replay.version import __version__
 
@@ -19,6 +24,10 @@ COMMANDS = {
     "demo": "a shipped trace of a real guest through two designs, in a minute or less",
     "run": "replay a trace through one dirty log and one design",
     "compare": "the same trace through several designs, side by side",
+    "explain": "what a run's time went into, and what makes two runs differ: a waterfall",
+    "plot": "one chart of results or of a trace, as .png, .svg or .pdf",
+    "report": "one HTML file of results or of a sweep: charts with hover and zoom, offline",
+    "export": "a result for other programs: the Perfetto viewer",
     "phase": "which design wins where: a grid over two or three settings",
     "sweep": "thousands of replays: a plan of traces and axes, on one machine or a cluster",
     "advise": "will a guest converge, and what would make it: bandwidth, design, rings, policy",
@@ -28,9 +37,12 @@ COMMANDS = {
     "generate": "write the trace of a generated guest: workloads, recordings, mixtures",
     "import": "a trace from what was recorded: kernel trace, QEMU's log, any table",
     "capture": "a trace of something that runs now: a guest in QEMU, a program, a micro-VM",
+    "reproduce": "published experiments, replayed and compared cell by cell",
     "validate": "predictions against real migrations, recorded with their traces",
     "calibrate": "measure this machine's costs, or fit a host's from its migrations",
     "check": "explore every interleaving of a design on small guests: can it lose a page?",
+    "doctor": "versions, CPU, cache, what optional parts are missing and how to get them",
+    "completion": "what bash, zsh or fish needs to complete commands, options and names",
     "list": "the logs, designs, workloads, traces, cost tables, columns and counters there are",
     "trace": "describe, check, cut, thin, merge, scale and fit traces; draw a heatmap",
 }
@@ -45,14 +57,45 @@ EXIT_CODES = """exit codes:
 """
 
 
-def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """argparse's, but an error says which name is nearest."""
+
+    nearby: argparse.ArgumentParser | None = None
+
+    def error(self, message: str) -> NoReturn:
+        super().error(message + self._hint(message))
+
+    def _hint(self, message: str) -> str:
+        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if wrong:
+            known, given = re.findall(r"'([^']*)'", wrong[2]), wrong[1]
+        elif "unrecognized arguments: " in message:
+            parser, given = self.nearby or self, message.partition("unrecognized arguments: ")[2].split()[0]
+            given = given.partition("=")[0]
+            known = [flag for action in parser._actions for flag in action.option_strings if len(flag) > 2]
+        else:
+            return ""
+        near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+        return f". Did you mean {near[0]!r}?" if near else ""
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one subcommand."""
+    nearby = _parser(name).nearby
+    assert nearby is not None
+    return nearby
+
+
+def _parser(chosen: str | None) -> Parser:
+    parser = Parser(
         prog="replay",
         description="Replay recorded guest dirty-page traces through the dirty-tracking designs of live migration.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"replay {__version__}")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no notes; anywhere on the line")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what is used, and where an error is from")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(
@@ -61,6 +104,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         )  # fmt: skip
         if name == chosen:
             _module(name).add_arguments(command)
+            parser.nearby = command
     return parser
 
 
@@ -69,16 +113,37 @@ def _module(command: str) -> Any:
     return importlib.import_module(f"replay.cli.{command}{'_' * keyword.iskeyword(command)}")
 
 
+def _taken(given: list[str], flags: tuple[str, ...]) -> tuple[bool, list[str]]:
+    """Whether a flag is there (before any --), and the rest."""
+    end = given.index("--") if "--" in given else len(given)
+    rest = [word for word in given[:end] if word not in flags]
+    return len(rest) < end, rest + given[end:]
+
+
+def _used() -> str:
+    """The cache of compiled kernels, where a command used it."""
+    jit = sys.modules.get("replay.jit")
+    return f", kernels in {jit.CACHE_FOLDER}" if jit is not None else ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    quiet, given = _taken(given, ("-q", "--quiet"))
+    verbose, given = _taken(given, ("-v", "--verbose"))
+    show.QUIET = quiet
+    began = time.monotonic()
     chosen = next((argument for argument in given if not argument.startswith("-")), None)
     try:
         args = _parser(chosen if chosen in COMMANDS else None).parse_args(given)
         code: int = _module(args.command).main(args)
         sys.stdout.flush()
+        if verbose:
+            print(f"replay: {__version__}, {time.monotonic() - began:.2f} s{_used()}", file=sys.stderr)
         return code
     except ReplayError as error:
+        if verbose:
+            traceback.print_exc()
         print(f"replay: error: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from replay.trace.reader import Trace
 
 WIDTH = 100
+QUIET = False
+"""No progress and no notes on stderr (--quiet)."""
 _MANY_ROUNDS = 24
 _PATIENCE_S = 0.5
 
@@ -42,7 +44,7 @@ def note_compiling() -> bool:
     from replay import jit
 
     cold = jit.COLD and not jit.DISABLED
-    if cold:
+    if cold and not QUIET:
         where = "" if jit.CACHE_FOLDER else " (no writable cache folder: every run will)"
         print(f"replay: compiling kernels for this machine, once; later runs start in a second{where}", file=sys.stderr)
         jit.COLD = False
@@ -52,7 +54,7 @@ def note_compiling() -> bool:
 @contextmanager
 def progress_line(label: str, give_up_ns: int) -> Iterator[Progress | None]:
     """A progress bar over virtual time on stderr, only on a terminal and only when the run takes a moment."""
-    if not sys.stderr.isatty():
+    if QUIET or not sys.stderr.isatty():
         yield None
         return
     from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # isort: skip
@@ -89,14 +91,14 @@ def progress_line(label: str, give_up_ns: int) -> Iterator[Progress | None]:
 @contextmanager
 def task_line(label: str) -> Iterator[Callable[[int, int], None] | None]:
     """A progress bar with the time left on stderr, only on a terminal; it is called with (done, total)."""
-    if not sys.stderr.isatty():
+    if QUIET or not sys.stderr.isatty():
         yield None
         return
     from rich.progress import Progress as Bar
 
     with Bar(*Bar.get_default_columns(), console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 @contextmanager

@@ -1,0 +1,131 @@
+"""`replay completion`: what the shell needs to complete commands, options and names."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from replay.errors import unknown_name
+
+SHELLS = ("bash", "zsh", "fish")
+EXAMPLES = """put it where the shell looks:
+  replay completion bash > ~/.local/share/bash-completion/completions/replay
+  replay completion zsh > ~/.zfunc/_replay      (with fpath+=~/.zfunc before compinit)
+  replay completion fish > ~/.config/fish/completions/replay.fish
+"""
+_PLUGINS = {"--design": "design", "--log": "log", "--policy": "policy"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `replay completion`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES + "\n" + (parser.epilog or "")
+    parser.add_argument("shell", metavar="bash|zsh|fish", help="which shell")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the script. Names of traces and plug-ins are those of now."""
+    if args.shell not in SHELLS:
+        raise unknown_name("shell", args.shell, SHELLS)
+    print({"bash": _bash, "zsh": _zsh, "fish": _fish}[args.shell](), end="")
+    return 0
+
+
+def words() -> dict[str, list[str]]:
+    """For each command its options and, where it has some, its own subcommands."""
+    from replay.cli.main import COMMANDS, command_parser
+
+    found = {}
+    for name in COMMANDS:
+        parser = command_parser(name)
+        options = [flag for action in parser._actions for flag in action.option_strings]
+        nested = [
+            choice
+            for action in parser._actions
+            if isinstance(action, argparse._SubParsersAction)
+            for choice in action.choices
+        ]
+        found[name] = [*nested, *options]
+    return found
+
+
+def values() -> dict[str, list[str]]:
+    """What may follow an option: plug-ins, cost tables, and the choices of a run's options."""
+    import dataclasses
+
+    from replay import plugins
+    from replay.config import RunConfig, flag
+
+    found = {option: plugins.names(kind) for option, kind in _PLUGINS.items()}
+    found |= {
+        flag(field.name): list(field.metadata["choices"])
+        for field in dataclasses.fields(RunConfig)
+        if field.metadata["choices"]
+    }
+    return found
+
+
+def names() -> list[str]:
+    """What a trace may be called: shipped traces and workloads."""
+    from replay import plugins
+    from replay.trace import shipped
+
+    return [*shipped.names(), *plugins.names("workload")]
+
+
+def _bash() -> str:
+    first = shlex.quote(" ".join([*words(), "--help", "--version", "--quiet", "--verbose"]))
+    cases = "\n".join(f"    {name}) own={shlex.quote(' '.join(options))} ;;" for name, options in words().items())
+    following = "\n".join(
+        f'    {option}) COMPREPLY=($(compgen -W {shlex.quote(" ".join(known))} -- "$word")); return ;;'
+        for option, known in values().items()
+    )
+    return f"""# bash completion of replay
+_replay() {{
+  local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} command= own= at
+  for ((at = 1; at < COMP_CWORD; at++)); do
+    [[ ${{COMP_WORDS[at]}} != -* ]] && {{ command=${{COMP_WORDS[at]}}; break; }}
+  done
+  if [[ -z $command ]]; then
+    COMPREPLY=($(compgen -W {first} -- "$word"))
+    return
+  fi
+  case $before in
+{following}
+  esac
+  case $command in
+{cases}
+  esac
+  COMPREPLY=($(compgen -W "$own" -- "$word"))
+  [[ $word == -* ]] || COMPREPLY+=($(compgen -W {shlex.quote(" ".join(names()))} -- "$word") $(compgen -f -- "$word"))
+}}
+complete -o filenames -F _replay replay
+"""
+
+
+def _zsh() -> str:
+    return "#compdef replay\nautoload -U +X bashcompinit && bashcompinit\n" + _bash()
+
+
+def _fish() -> str:
+    from replay.cli.main import COMMANDS
+
+    lines = ["# fish completion of replay", "complete -c replay -n __fish_use_subcommand -f"]
+    for name, summary in COMMANDS.items():
+        lines.append(f"complete -c replay -n __fish_use_subcommand -a {name} -d {shlex.quote(summary)}")
+    for name, known in words().items():
+        seen = f"'__fish_seen_subcommand_from {name}'"
+        for word in known:
+            how = (
+                f"-l {word[2:]}"
+                if word.startswith("--")
+                else f"-s {word[1:]}"
+                if word.startswith("-")
+                else f"-a {word}"
+            )
+            takes = values().get(word)
+            lines.append(
+                f"complete -c replay -n {seen} {how}" + (f" -x -a {shlex.quote(' '.join(takes))}" if takes else "")
+            )
+    lines.append(f"complete -c replay -n 'not __fish_use_subcommand' -a {shlex.quote(' '.join(names()))}")
+    return "\n".join(lines) + "\n"

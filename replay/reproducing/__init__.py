@@ -1,0 +1,1 @@
+"""Published experiments, replayed: scenarios as data, fits by name, cells of published and replayed figures."""
