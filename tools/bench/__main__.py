@@ -24,6 +24,7 @@ COMMANDS = {
     "ring": "a bounded queue with a dedupe bitmap, against C",
     "apply": "events into a dirty bitmap, against C, NumPy, polars and Python",
     "replay": "whole migrations, against C that steps page by page; the price of verbs",
+    "peers": "whole migrations against scripts: NumPy, polars, pyroaring, plain Python, simpy",
     "trace": "size of trace files; reading and applying one against applying arrays",
     "start": "start-up times of the command line",
     "threads": "two replays in two threads, against one after the other",
