@@ -221,6 +221,29 @@ def _touched8_in_python(words: np.ndarray, index: Any) -> Any:
 
 
 @intrinsic
+def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        to_write, keep_close, data_cache = (ir.Constant(number, value) for value in (1, 3, 1))
+        builder.call(function, [place, to_write, keep_close, data_cache])
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64), generate
+
+
+def _prefetch_in_python(array: np.ndarray, index: Any) -> None:
+    assert int(index) < array.size
+
+
+prefetch: Any = _prefetch_in_python if DISABLED else _prefetch
+"""prefetch(array, index): array[index] will be written soon: bring it into the cache. It must exist."""
+
+
+@intrinsic
 def _dot4(typing_context: Any, left: Any, right: Any, index: Any) -> Any:
     """Four products at once; LLVM unrolls loops of a few products into scalar ones before it looks for vectors."""
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, call_apart, inlined, kernel
+from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, call_apart, inlined, kernel, prefetch
 from replay.kernels.bitmap import next_touched, test_and_set
 from replay.kernels.bits import lowest, popcount
 from replay.migration.link import FREE_PS, put_page
@@ -64,6 +64,7 @@ HOST, VHOST = U64(1), U64(3)  # codes of trace/schema.py; those from vhost on ke
 SOURCE_SHIFT = U64(13)
 _PS_PER_NS = U64(1000)
 _U2 = U64(2)
+_AHEAD = U64(16)  # events; waiting for `content` of a 96G guest measured 3 ns an event
 
 
 class Guest(NamedTuple):
@@ -135,7 +136,8 @@ def count_stale(content: np.ndarray) -> Any:
 
 @kernel
 def _touch(content: np.ndarray, turned: np.ndarray, word: Any, bit: Any) -> None:
-    content[_U2 * word] |= bit
+    if content[_U2 * word] & bit == U0:  # storing what is there already measured 4 ns an event
+        content[_U2 * word] |= bit
     if content[_U2 * word + U1] & bit != U0:
         content[_U2 * word + U1] &= ~bit
         turned[word >> U6] = 1
@@ -228,6 +230,8 @@ def _run_lane(
     first, last = index, min(until, other_at)
     hit = False
     while True:
+        if index + _AHEAD < stop:
+            prefetch(guest.content, _U2 * (U64(guest.page[index + _AHEAD]) >> U6))
         page = U64(guest.page[index])
         word = page >> U6
         if word == watch:
