@@ -12,10 +12,12 @@ from __future__ import annotations
 import importlib.util
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import polars as pl
+
+if TYPE_CHECKING:
+    import polars as pl
 
 PAGE_PS, DOWNTIME_MS = 3_277_000, 300
 PAGE_BYTES, SENT_BYTES, PASS_BYTES = 4096, 4104, 18
@@ -115,6 +117,8 @@ def with_numpy(t_ns: np.ndarray, page: np.ndarray, n_pages: int) -> Migrated:
 
 def with_polars(events: pl.DataFrame, n_pages: int) -> Migrated:
     """A filter a round; the pages of a round in order as a series."""
+    import polars as pl
+
     clock, todo, cursor, last_ns = Clock(n_pages), pl.Series("page", np.arange(n_pages, dtype=np.uint32)), 0, -1
 
     def sync() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tools.bench import moved
 from tools.bench.harness import Row, short_ratio
 
 HEADS = ("what", "ours", "theirs", "unit", "ratio", "quartiles", "target", "met")
@@ -58,4 +59,7 @@ def markdown(rows: Sequence[Row], machine: dict[str, Any]) -> str:
         if row.met is False:
             text[-1] = "**no**"
         lines.append("| " + " | ".join(text) + " |")
-    return "\n".join([*lines, "", f"{READING.capitalize()}. {machine_line(machine)}."])
+    lines += ["", f"{READING.capitalize()}. {machine_line(machine)}."]
+    if missed := moved.missed(rows):
+        lines += ["", "Missed:", "", *(f"- {line}" for line in missed)]
+    return "\n".join(lines)
