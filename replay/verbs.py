@@ -115,6 +115,11 @@ def write(log: Any, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
 
 
 @verb
+def expect(log: Any, page: Any) -> None:
+    """A store to `page` comes soon: what `write` will look at may be fetched into the cache. Counts nothing."""
+
+
+@verb
 def write_host(log: Any, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
     """The hypervisor itself writes guest memory on the vCPU's thread (clock pages, emulated stores). As `write`."""
     mark_ram(design, page, meter)

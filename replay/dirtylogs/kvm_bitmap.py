@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.jit import U0, U1, U6, U63, U64
+from replay.jit import U0, U1, U6, U63, U64, prefetch
 from replay.kernels import memory
 from replay.kernels.bitmap import test_and_set
 from replay.kernels.bits import popcount
-from replay.verbs import GuestShape, Meter, fold_slots, harvest, rearm, rearm_due, write, write_host
+from replay.verbs import GuestShape, Meter, expect, fold_slots, harvest, rearm, rearm_due, write, write_host
 from replay.work import CLEAR_IOCTLS, CLEAR_PAGES, CLEAR_WORDS, L0_WORDS, LOG_IOCTLS, LOGGED_WRITES, VCPU_KICKS
 
 CLEAR_SHIFT = 18  # log2 of the pages in a chunk: QEMU's x-clear-bitmap-shift, 1 GiB of 4 KiB pages
@@ -53,6 +53,11 @@ def build(config: Config, shape: GuestShape) -> State:
         due=memory.words((shape.n_pages >> CLEAR_SHIFT) + 1),
         sizes=np.array([shape.n_pages, shape.n_vcpus], dtype=np.uint64),
     )
+
+
+@expect.implement(State)
+def _expect(log: State, page: Any) -> None:
+    prefetch(log.l0, page >> U6)
 
 
 @write.implement(State)

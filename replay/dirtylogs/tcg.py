@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.jit import NONE, U0, U1, U6, U63, U64
+from replay.jit import NONE, U0, U1, U6, U63, U64, prefetch
 from replay.kernels import memory
-from replay.verbs import REFUSED, GuestShape, Meter, full, harvest, live, mark_ram, rearm_page, unblock, write
+from replay.verbs import REFUSED, GuestShape, Meter, expect, full, harvest, live, mark_ram, rearm_page, unblock, write
 from replay.work import FAN_OUT, LOGGED_WRITES, TLB_RESETS
 
 _CLIENTS = U64(2)  # besides the migration bitmap, a store marks those of the display and of translated code
@@ -40,6 +40,11 @@ class State(NamedTuple):
 def build(config: Config, shape: GuestShape) -> State:
     """All pages armed."""
     return State(armed=memory.ones_up_to(shape.n_pages, shape.n_words), refused=memory.words(shape.n_vcpus))
+
+
+@expect.implement(State)
+def _expect(log: State, page: Any) -> None:
+    prefetch(log.armed, page >> U6)
 
 
 @write.implement(State)

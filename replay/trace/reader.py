@@ -23,7 +23,6 @@ from replay.trace.arrays import given_columns, minimal_metadata, zero_bitmap
 from replay.trace.events import BEFORE_ALL_NS, EVENT_BYTES, Array, Events, check, origin_source, seal, to_events
 from replay.trace.schema import METADATA_KEY, ROW_GROUP_ROWS, TraceMetadata, parse_metadata
 
-
 READ_ROWS = 1 << 16
 """Rows read at once. In batches of 2^20 rows an event took three times as long: their memory is fresh each time."""
 SHARED_EVENTS = 1 << 22
