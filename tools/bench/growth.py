@@ -1,4 +1,4 @@
-"""How time and peak memory of a replay grow with its events (10^5 to 10^9) and with its guest (1.2G to 12T).
+"""How time and peak memory of a replay grow with its events (10^5 to 10^9) and with its guest (1G to 12T).
 
 Each point is a process of its own: a generated guest, made in windows by a thread ahead of the replay, migrated with
 TCG's log and bitmaps. The time is the CPU time of the replaying thread, to which making the events does not count. The
@@ -21,8 +21,8 @@ from tools.bench.harness import Row, measured
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 100
 EVENTS, QUICK_EVENTS = (10**5, 10**6, 10**7, 10**8, 10**9), (10**4, 10**5)
-GUESTS, QUICK_GUESTS = ("1.2G", "12G", "120G", "1.2T", "12T"), ("120M", "1.2G")
-SPARSE_EVENTS = 10**5
+GUESTS, QUICK_GUESTS = ("1G", "10G", "100G", "1000G", "12T"), ("128M", "1G")
+SPARSE_EVENTS = 10**5  # in 100 s; the smaller guests have moved after the first of them
 MOST_MB = (1000.0, 500.0)
 PROGRAM = """
 import json, sys, time
@@ -72,7 +72,7 @@ def _point(memory: str, count: int, how: str) -> dict[str, Any]:
     command = [sys.executable, "-c", PROGRAM, memory, str(count), str(SECONDS), how]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    if found["lost"] or (how == "part" and found["events"] < count * 0.9):
+    if found["lost"] or (how == "part" and found["events"] < count * 0.5):
         raise AssertionError(f"{memory}, {count} events: {found}")
     what = f"{count:.0e} events, {memory}" if how == "part" else f"{memory}, {count:.0e} events"
     return found | {"what": what, "pages": parse_bytes(memory) // 4096}
