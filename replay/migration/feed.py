@@ -47,11 +47,11 @@ def windows_of(parts: Iterator[Any], end_ns: int) -> Iterator[Window]:
     """Consecutive events in parts of any sizes as windows; the last one ends at `end_ns`, each other where the next one
     begins. There is at least one."""
     written = (part for part in parts if part[0].size)
-    last = next(written, None) or _no_events()
+    t_ns, page, origin = next(written, None) or _no_events()
     for part in written:
-        yield Window(*last[:3], int(part[0][0]))
-        last = part
-    yield Window(*last[:3], end_ns)
+        yield Window(t_ns, page, origin, int(part[0][0]))
+        t_ns, page, origin = part
+    yield Window(t_ns, page, origin, end_ns)
 
 
 def cut(windows: Iterator[Window], n_events: int) -> Iterator[Window]:

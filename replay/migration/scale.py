@@ -79,8 +79,9 @@ class Stretched(Plain):
 
     def windows(self, start_ns: int) -> Iterator[Window]:
         """The whole recording from `start_ns` on, as one window."""
-        first = int(np.searchsorted(self._events.t_ns, _U(start_ns)))
-        yield Window(*(array[first:] for array in self._events), self.duration_ns)
+        events = self._events
+        first = int(np.searchsorted(events.t_ns, _U(start_ns)))
+        yield Window(events.t_ns[first:], events.page[first:], events.origin[first:], self.duration_ns)
 
     def zero_pages(self) -> np.ndarray:
         """Bitmap of zero pages at the start: the recording's, moved, and the added pages; or a seeded share of all."""
