@@ -1,4 +1,4 @@
-"""Rewrite tests/golden/results.json from what the engine says now, and print what moved.
+"""Rewrite tests/golden/results.json and work.json from what the engine says now, and print what moved.
 
     python tools/update_golden.py           # rewrite
     python tools/update_golden.py --check   # only print; exit code 1 when something moved
@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 import replay  # noqa: E402
 from replay.plugins import names  # noqa: E402
 from replay.trace import shipped  # noqa: E402
+from tools import golden_work  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden" / "results.json"
 LOGS = ("tcg", "kvm-bitmap", "kvm-ring:4096")
@@ -79,10 +80,16 @@ def main() -> int:
     for key in old.keys() - new.keys():
         print(f"{key}\n    gone")
     changed = old != new
+    old_work = json.loads(golden_work.FILE.read_text()) if golden_work.FILE.exists() else {}
+    work = golden_work.all_of_it()
+    for line in golden_work.moved(old_work, work):
+        print(line)
+    changed = changed or old_work != work
     print(f"{len(new)} cases, {'some moved' if changed else 'nothing moved'}")
     if not args.check:
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(json.dumps(new, indent=1, sort_keys=True) + "\n")
+        golden_work.FILE.write_text(json.dumps(work, indent=1, sort_keys=True) + "\n")
     return int(changed and args.check)
 
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from replay.jit import NONE, U0, U1, U6, U63, U64
 from replay.kernels import memory
-from replay.kernels.bitmap import test_and_clear
 from replay.kernels.prefetch import prefetch
 from replay.verbs import (
     REFUSED,
@@ -63,10 +62,13 @@ def _expect_write(log: State, page: Any) -> None:
 
 @write.implement(State)
 def _write(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
-    if full(design, page) and log.armed[page >> U6] & (U1 << (page & U63)) != U0:
+    word, bit = page >> U6, U1 << (page & U63)
+    armed = log.armed[word] & bit != U0
+    if armed and full(design, page):
         log.refused[vcpu] = page
         return REFUSED
-    if test_and_clear(log.armed, page):
+    if armed:
+        log.armed[word] &= ~bit
         meter.work[LOGGED_WRITES] += U1
         meter.work[FAN_OUT] += _CLIENTS
         mark_ram(design, page, meter)

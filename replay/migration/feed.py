@@ -7,7 +7,7 @@ next window, puts what other lanes have not used yet before it, and hands both o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -43,6 +43,27 @@ class Window(NamedTuple):
     end_ns: int
 
 
+def windows_of(parts: Iterator[Any], end_ns: int) -> Iterator[Window]:
+    """Consecutive events in parts of any sizes as windows; the last one ends at `end_ns`, each other where the next one
+    begins. There is at least one."""
+    written = (part for part in parts if part[0].size)
+    t_ns, page, origin = next(written, None) or _no_events()
+    for part in written:
+        yield Window(t_ns, page, origin, int(part[0][0]))
+        t_ns, page, origin = part
+    yield Window(t_ns, page, origin, end_ns)
+
+
+def cut(windows: Iterator[Window], n_events: int) -> Iterator[Window]:
+    """The same windows, none of more than `n_events`."""
+    for window in windows:
+        parts = (
+            tuple(array[first : first + n_events] for array in window[:3])
+            for first in range(0, window.t_ns.size, n_events)
+        )
+        yield from windows_of(parts, window.end_ns)
+
+
 class Source(Protocol):
     """Where events come from: a guest's shape, how long its recording is, and its windows from a start time on."""
 
@@ -54,6 +75,10 @@ class Source(Protocol):
     def zero_pages(self) -> np.ndarray: ...
 
 
+LANE_EVENTS = 1 << 16
+"""Events that are sorted into lanes at once: what they are copied to stays in the cache."""
+
+
 class Feed:
     """The guest of one replay, and the windows that are still to come."""
 
@@ -61,7 +86,7 @@ class Feed:
         self._source = source
         self._loop = loop
         self._lanes = lanes
-        self._windows = source.windows(start_ns)
+        self._windows = self._open(start_ns)
         self.closed_loop = closed_loop
         self.repeats = 0
         self.ended = False
@@ -76,13 +101,11 @@ class Feed:
         state[OPEN], state[CLOSED_LOOP], state[CHECK] = 1, closed_loop, check
         state[END_NS] = start_ns
         state[TICK_PS] = NONE
-        empty = Window(np.empty(0, np.uint64), np.empty(0, np.uint32), np.empty(0, np.uint16), start_ns)
-        for array in empty[:3]:
-            array.flags.writeable = False
+        t_ns, page, origin = _no_events()
         self.guest = Guest(
-            t_ns=empty.t_ns,
-            page=empty.page,
-            origin=empty.origin,
+            t_ns=t_ns,
+            page=page,
+            origin=origin,
             head=memory.words(lanes),
             stop=memory.words(lanes),
             offset_ps=memory.words(lanes, (-start_ns * 1000) % _WRAP),
@@ -96,6 +119,11 @@ class Feed:
             cache=new_cache(),
             turned=np.zeros(-(-shape.n_words // 64), dtype=np.uint8),
         )
+
+    def _open(self, start_ns: int) -> Iterator[Window]:
+        """With one lane windows are used as they are, of whatever size; with several they are copied."""
+        windows = self._source.windows(start_ns)
+        return windows if self._lanes == 1 else cut(windows, LANE_EVENTS)
 
     def hold(self, until_ps: np.uint64, stall_ps: np.uint64) -> None:
         """A sync holds the big lock until then, and every vCPU that it kicked stood still for its kick."""
@@ -119,7 +147,7 @@ class Feed:
                 return
             self.repeats += 1
             shift_ns = self._source.duration_ns
-            self._windows = self._source.windows(0)
+            self._windows = self._open(0)
             window = next(self._windows)
         parts = self._leftovers(shift_ns)
         if shift_ns:
@@ -159,6 +187,13 @@ class Feed:
         self.guest = self.guest._replace(t_ns=arrays[0], page=arrays[1], origin=arrays[2])
         self.guest.head[:] = heads
         self.guest.stop[:] = stops
+
+
+def _no_events() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    arrays = np.empty(0, np.uint64), np.empty(0, np.uint32), np.empty(0, np.uint16)
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays
 
 
 def lane_of(origin: np.ndarray, lanes: int) -> np.ndarray:

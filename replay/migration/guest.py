@@ -138,7 +138,8 @@ def count_stale(content: np.ndarray) -> Any:
 
 @kernel
 def _touch(content: np.ndarray, turned: np.ndarray, word: Any, bit: Any) -> None:
-    content[_U2 * word] |= bit
+    if content[_U2 * word] & bit == U0:  # storing what is there already measured 4 ns an event
+        content[_U2 * word] |= bit
     if content[_U2 * word + U1] & bit != U0:
         content[_U2 * word + U1] &= ~bit
         turned[word >> U6] = 1

@@ -12,7 +12,7 @@ import numpy as np
 
 from replay.errors import UsageError
 from replay.kernels import memory
-from replay.migration.feed import Source, Window
+from replay.migration.feed import Source, Window, windows_of
 from replay.migration.link import PAGE_BYTES
 from replay.reshaping import sizes
 from replay.verbs import GuestShape
@@ -32,6 +32,8 @@ class Recording(Protocol):
 
     def decode(self) -> Any: ...
 
+    def for_replay(self, start_ns: int) -> Iterator[Any]: ...
+
     def zero_pages(self) -> np.ndarray: ...
 
 
@@ -41,7 +43,6 @@ class Plain:
     def __init__(self, trace: Recording, memory_bytes: int | None, rest: str, zero_share: float | None, seed: int):
         meta = trace.metadata
         self._trace = trace
-        self._events = trace.decode()
         n_pages = sizes.pages_in(memory_bytes, meta.page_size, meta.n_pages)
         self._check_size(n_pages)
         self.shape = GuestShape(n_pages=n_pages, n_vcpus=meta.n_vcpus, n_blocks=len(meta.ram_blocks))
@@ -52,10 +53,8 @@ class Plain:
         sizes.check_room(n_pages, self._trace.metadata.n_pages, self._trace.metadata.page_size)
 
     def windows(self, start_ns: int) -> Iterator[Window]:
-        """The whole recording from `start_ns` on, as one window."""
-        events = self._events
-        first = int(np.searchsorted(events.t_ns, _U(start_ns)))
-        yield Window(events.t_ns[first:], events.page[first:], events.origin[first:], self.duration_ns)
+        """The whole recording from `start_ns` on: one window of shared arrays, or many of a long trace."""
+        return windows_of(self._trace.for_replay(start_ns), self.duration_ns)
 
     def zero_pages(self) -> np.ndarray:
         """Bitmap of zero pages at the start: the recording's, then the rest's; or a seeded share of all."""
@@ -71,12 +70,18 @@ class Stretched(Plain):
     def __init__(self, trace: Recording, memory_bytes: int | None, rest: str, zero_share: float | None, seed: int):
         super().__init__(trace, memory_bytes, rest, zero_share, seed)
         meta = trace.metadata
-        written = np.unique(self._events.page)
-        self.stretch = sizes.Stretch(written, meta.n_pages, self.shape.n_pages, meta.page_size)
-        self._events = self._events._replace(page=self.stretch.place(self._events.page))
+        events = trace.decode()
+        self.stretch = sizes.Stretch(np.unique(events.page), meta.n_pages, self.shape.n_pages, meta.page_size)
+        self._events = events._replace(page=self.stretch.place(events.page))
 
     def _check_size(self, n_pages: int) -> None:
         """Anything that holds what was written; Stretch sees to that."""
+
+    def windows(self, start_ns: int) -> Iterator[Window]:
+        """The whole recording from `start_ns` on, as one window."""
+        events = self._events
+        first = int(np.searchsorted(events.t_ns, _U(start_ns)))
+        yield Window(events.t_ns[first:], events.page[first:], events.origin[first:], self.duration_ns)
 
     def zero_pages(self) -> np.ndarray:
         """Bitmap of zero pages at the start: the recording's, moved, and the added pages; or a seeded share of all."""

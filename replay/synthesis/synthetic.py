@@ -6,7 +6,7 @@ Whatever its length, it is made window by window. The same spelling, size and se
 from __future__ import annotations
 
 import dataclasses
-import os
+import hashlib
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -21,14 +21,18 @@ from replay.errors import UsageError
 from replay.reshaping import speed
 from replay.synthesis import config_file, spelling
 from replay.synthesis.parts import PAGE_BYTES, Part, Recorded
-from replay.trace.arrays import page_runs
+from replay.trace.ahead import ahead
+from replay.trace.arrays import page_runs, zero_bitmap
 from replay.trace.events import EVENT_BYTES, Events, origin_source, seal
-from replay.trace.reader import RowGroup, Trace
+from replay.trace.reader import RowGroup, Trace, memory_bytes
 from replay.trace.schema import PageRun, TraceMetadata, whole_memory
 from replay.units import format_bytes
 from replay.version import __version__
 
 WINDOW_EVENTS = 1 << 19
+MAX_KEPT_EVENTS = 1 << 26
+"""Guests with more events than these, 1 GiB of them, are made anew for each replay, in windows."""
+AHEAD_EVENTS = 1 << 16
 DEFAULT_MEMORY, DEFAULT_VCPUS, DEFAULT_DURATION_NS = 1 << 30, 4, 10 * NS_PER_S
 
 
@@ -149,10 +153,9 @@ class Synthetic:
         """All events in memory: generated once, by one thread. Raises UsageError when there are none or too many."""
         with self._lock:
             if self._made is None:
-                expected = float(self.rate) * self.duration_ns / NS_PER_S
-                if 2 * expected * EVENT_BYTES > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+                if 2 * self._expected * EVENT_BYTES > memory_bytes():
                     raise UsageError(
-                        f"{self.label}: about {expected:.3g} events do not fit into this machine's memory; "
+                        f"{self.label}: about {self._expected:.3g} events do not fit into this machine's memory; "
                         "choose a lower rate or a shorter duration"
                     )
                 columns = [np.concatenate(part) for part in zip(*self.windows(), strict=True)]
@@ -160,6 +163,17 @@ class Synthetic:
                     raise self.empty()
                 self._made = Trace(self.path, self.metadata, None, Events(*map(seal, columns)))
             return self._made
+
+    @property
+    def _expected(self) -> float:
+        """Events in all, about."""
+        return float(self.rate) * self.duration_ns / NS_PER_S
+
+    def for_replay(self, start_ns: int) -> Iterator[Events]:
+        """All events from start_ns on, for one replay: shared arrays, or windows that a thread makes ahead of it."""
+        if self._expected > MAX_KEPT_EVENTS:
+            return ahead(self.windows(AHEAD_EVENTS, start_ns), lambda: self.digest)
+        return self.trace().for_replay(start_ns)
 
     def empty(self) -> UsageError:
         """The error of a guest that writes nothing."""
@@ -171,7 +185,7 @@ class Synthetic:
 
     def zero_pages(self) -> Array:
         """Bitmap of the pages that start as zero."""
-        return self.trace().zero_pages()
+        return seal(zero_bitmap(self.metadata.page_classes or (), self.metadata.n_pages))
 
     def row_groups(self) -> list[RowGroup]:
         """One, as for any trace in memory."""
@@ -184,7 +198,9 @@ class Synthetic:
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of metadata and events."""
+        """sha256 (hex) of metadata and events; of metadata alone, from which the events follow, where they are many."""
+        if self._expected > MAX_KEPT_EVENTS:
+            return hashlib.sha256(self.metadata.to_json().encode()).hexdigest()
         return self.trace().digest
 
 

@@ -18,9 +18,17 @@ import numpy as np
 
 from replay.errors import TraceError
 from replay.trace import parquet
+from replay.trace.ahead import ahead
 from replay.trace.arrays import given_columns, minimal_metadata, zero_bitmap
 from replay.trace.events import BEFORE_ALL_NS, EVENT_BYTES, Array, Events, check, origin_source, seal, to_events
 from replay.trace.schema import METADATA_KEY, ROW_GROUP_ROWS, TraceMetadata, parse_metadata
+
+READ_ROWS = 1 << 16
+"""Rows read at once. In batches of 2^20 rows an event took three times as long: their memory is fresh each time."""
+SHARED_EVENTS = 1 << 22
+"""Longer traces are streamed by their first replay: filling fresh memory takes longer than decoding into a cache."""
+SHARED_PART = 4
+"""A trace whose arrays would take more than one part in so many of the machine's memory is streamed by every replay."""
 
 
 class RowGroup(NamedTuple):
@@ -58,7 +66,7 @@ class TraceReader:
         starts = itertools.accumulate(sizes, initial=0)
         self.row_groups = [RowGroup(*part) for part in zip(range(len(sizes)), starts, sizes, strict=False)]
 
-    def batches(self, max_events: int = ROW_GROUP_ROWS) -> Iterator[Events]:
+    def batches(self, max_events: int = READ_ROWS) -> Iterator[Events]:
         """Checked events in order, at most max_events at a time."""
         last_t_ns = BEFORE_ALL_NS
         with parquet.opened(self.path) as file:
@@ -81,6 +89,7 @@ class Trace:
         self._reader = reader
         self._events = events
         self._digest: str | None = None
+        self._replayed = False
         self._lock = threading.Lock()
         self.n_events: int = reader.n_events if reader is not None else len(events.t_ns)  # type: ignore[union-attr]
 
@@ -169,7 +178,7 @@ class Trace:
     def _decode(self) -> Events:
         assert self._reader is not None
         n = self.n_events
-        if n * EVENT_BYTES > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        if n * EVENT_BYTES > memory_bytes():
             raise TraceError(f"{self.path}: {n} events need {n * EVENT_BYTES} bytes of memory; stream them instead")
         t_ns, page, origin = np.empty(n, np.uint64), np.empty(n, np.uint32), np.empty(n, np.uint16)
         row = 0
@@ -198,7 +207,23 @@ class Trace:
             return iter([self._events])
         assert self._reader is not None
         # Batches below a few thousand rows cost more in calls than in rows: read larger ones and slice them.
-        return self._reader.batches(min(max(max_events, 1 << 14), ROW_GROUP_ROWS))
+        return self._reader.batches(min(max(max_events, 1 << 14), READ_ROWS))
+
+    def for_replay(self, start_ns: int) -> Iterator[Events]:
+        """All events from start_ns on, for one replay: the arrays that all replays share, as one window, or a stream.
+
+        A long trace is streamed the first time, decoded by a thread that is a few windows ahead; whoever replays it
+        again decodes it for good, where it fits. A replay that ends early has not checked what it did not read.
+        """
+        with self._lock:
+            first, self._replayed = not self._replayed, True
+            large = self.n_events * EVENT_BYTES * SHARED_PART > memory_bytes()
+            streams = self._events is None and self.n_events > SHARED_EVENTS and (first or large)
+        if streams:
+            return ahead(self.windows(READ_ROWS, start_ns), lambda: self.digest)
+        events = self.decode()
+        at = int(np.searchsorted(events.t_ns, np.uint64(start_ns)))
+        return iter([Events(*(array[at:] for array in events))])
 
     def row_groups(self) -> list[RowGroup]:
         """The file's row groups; a trace in memory is one."""
@@ -212,6 +237,11 @@ class Trace:
         All clear (every page counts as data) when the trace does not know.
         """
         return seal(zero_bitmap(self.metadata.page_classes or (), self.metadata.n_pages))
+
+
+def memory_bytes() -> int:
+    """Of this machine, in all."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def open_trace(path: str | os.PathLike[str]) -> Trace:

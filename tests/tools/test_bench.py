@@ -45,6 +45,30 @@ def test_both_sides_compute_the_same(command: str) -> None:
         assert len(samples["ours_ns"]) == len(samples["theirs_ns"]) > 0
 
 
+def test_scripts_migrate_the_same_and_reports_are_compared(tmp_path: Path) -> None:
+    """The command itself raises when a script comes to other pages or another end."""
+    found = report("peers")
+    assert [row["what"].split("against ")[1].split(",")[0].split(":")[0] for row in found["rows"]] == [
+        "NumPy", "polars", "pyroaring", "plain Python", "simpy",
+    ]  # fmt: skip
+    for row in found["rows"]:
+        assert (row["ours"] is None) == row["what"].endswith("not installed")
+    (tmp_path / "old.json").write_text(json.dumps(found))
+    row = found["rows"][0]
+    row["ratio"] *= 2
+    row["what"], found["samples"]["x"] = "x", {}
+    found["rows"].append({**row, "what": found["rows"][1]["what"], "ratio": 2 * found["rows"][1]["ratio"]})
+    del found["rows"][1]
+    (tmp_path / "new.json").write_text(json.dumps(found))
+    names = [str(tmp_path / name) for name in ("new.json", "old.json")]
+    lines = run_bench("--read", names[0], "--compare", names[1]).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["slower", "new", "gone"]
+    assert "(+100%)" in lines[0]
+    assert "Missed:" in run_bench("--read", names[1], "--markdown").stdout
+    (tmp_path / "new.json").write_text("[]")
+    assert "no report of" in run_bench("--read", names[0]).stderr
+
+
 def test_files_and_arrays_apply_the_same() -> None:
     found = report("trace")
     read = [row for row in found["rows"] if row["unit"] == "ns/event"]

@@ -45,7 +45,7 @@ class Row:
     """One comparison. `ours` and `theirs` are medians in `unit`; `ratio` is ours / theirs, below 1 is faster."""
 
     what: str
-    ours: float
+    ours: float | None  # None: not measured, and `what` says why
     theirs: float | None
     unit: str
     ratio: float | None
@@ -145,18 +145,23 @@ def compare(
     quick: bool,
     per: float = 1.0,
     target: Target | None = None,
+    rounds: int | None = None,
 ) -> Row:
-    """Interleave two sides. `per` divides times (a number of events, say). Raises DifferentResultsError."""
+    """Interleave two sides. `per` divides times (a number of events, say). Raises DifferentResultsError.
+
+    rounds: how often, after a first time that is not counted; by default as often as a few seconds allow.
+    """
     sides = [ours] if theirs is None else [ours, theirs]
     estimate = 0
     results = []
     for side in sides:
         side.sample_ns()
         results.append(side.result())
-        estimate += side.sample_ns()
+        estimate += side.sample_ns() if rounds is None else 0
     if len(results) == 2 and results[0] != results[1]:
         raise DifferentResultsError(f"{what}: ours {results[0]}, theirs {results[1]}")
-    rounds = max(MIN_ROUNDS, min(MAX_ROUNDS, int(BUDGET_S * 1e9 / max(1, estimate))))
+    if rounds is None:
+        rounds = max(MIN_ROUNDS, min(MAX_ROUNDS, int(BUDGET_S * 1e9 / max(1, estimate))))
     samples: list[list[int]] = [[] for _ in sides]
     for turn in range(QUICK_ROUNDS if quick else rounds):
         for index in range(len(sides)) if turn % 2 == 0 else reversed(range(len(sides))):
@@ -227,13 +232,26 @@ def measured(
     )
 
 
+def unavailable(what: str, why: str, target: Target | None) -> Row:
+    """A row that could not be measured here."""
+    return Row(
+        what=f"{what}: {why}", ours=None, theirs=None, unit="-", ratio=None, spread={}, samples={},
+        **verdict(target, None),
+    )  # fmt: skip
+
+
 def verdict(target: Target | None, value: float | None, unit: str = "") -> dict[str, Any]:
     """The fields of a row that say what was wanted, and whether `value` is that."""
     if target is None:
         return {"target": None, "met": None, "stretch": None}
-    spelled = " / ".join(f"{limit:.2f}" if not unit else f"{limit:g}" for limit in target)
+    spelled = " / ".join(short_ratio(limit) if not unit else f"{limit:g}" for limit in target)
     met = [None if value is None else value <= limit for limit in target]
     return {"target": f"<= {spelled}{unit}", "met": met[0], "stretch": met[1]}
+
+
+def short_ratio(value: float) -> str:
+    """Two digits behind the point, or two that say something."""
+    return f"{value:.2f}" if value >= 0.095 else f"{value:.2g}"
 
 
 def quartiles(values: Sequence[float]) -> list[float]:

@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tools.bench.harness import Row
+from tools.bench import moved
+from tools.bench.harness import Row, short_ratio
 
 HEADS = ("what", "ours", "theirs", "unit", "ratio", "quartiles", "target", "met")
 WIDTH = 100
@@ -23,8 +24,8 @@ def _number(value: float | None) -> str:
 
 def cells(row: Row) -> tuple[str, ...]:
     """One row as text, in the order of HEADS."""
-    ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
-    quartiles = "{:.2f}-{:.2f}".format(*row.spread["ratio"]) if "ratio" in row.spread else "-"
+    ratio = "-" if row.ratio is None else short_ratio(row.ratio)
+    quartiles = "-".join(map(short_ratio, row.spread["ratio"])) if "ratio" in row.spread else "-"
     met = "stretch" if row.stretch else {None: "-", True: "yes", False: "NO"}[row.met]
     return (row.what, _number(row.ours), _number(row.theirs), row.unit, ratio, quartiles, row.target or "-", met)
 
@@ -58,4 +59,7 @@ def markdown(rows: Sequence[Row], machine: dict[str, Any]) -> str:
         if row.met is False:
             text[-1] = "**no**"
         lines.append("| " + " | ".join(text) + " |")
-    return "\n".join([*lines, "", f"{READING.capitalize()}. {machine_line(machine)}."])
+    lines += ["", f"{READING.capitalize()}. {machine_line(machine)}."]
+    if missed := moved.missed(rows):
+        lines += ["", "Missed:", "", *(f"- {line}" for line in missed)]
+    return "\n".join(lines)
