@@ -20,24 +20,15 @@ from replay.analysis.pareto import front, fronts
 from replay.analysis.share import interval
 from replay.answers.advice import Found
 from replay.answers.search import bisect
-from replay.cli.main import main
 from replay.config import make
 from replay.errors import UsageError
 from replay.jit import DISABLED
+from tests.cli.calls import call
 
 BUSY = "uniform:rate=20000,memory=16M,duration=1s,vcpus=2"
 CALM = "uniform:rate=500,memory=16M,duration=1s,vcpus=2"
 FAST = {"downtime_limit": "20ms", "max_total_time": "3s", "starts": 3, "tolerance": "10%"}
 compiled = pytest.mark.skipif(DISABLED, reason="hundreds of replays as plain Python")
-
-
-def call(capsys, *arguments: str) -> tuple[int, str, str]:
-    try:
-        code = main(arguments)
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def draws(made) -> bool:

@@ -11,19 +11,11 @@ from pathlib import Path
 import pytest
 
 import replay
-from replay.cli.main import COMMANDS, main
+from replay.cli.main import COMMANDS
 from replay.plugins import names
+from tests.cli.calls import call
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def call(capsys, *arguments: str) -> tuple[int, str, str]:
-    try:
-        code = main(arguments)
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 FAST = ("--max-bandwidth", "200MB/s", "--give-up", "3s")

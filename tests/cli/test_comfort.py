@@ -10,16 +10,8 @@ import pytest
 
 import replay
 from replay import checkup, units
-from replay.cli.main import COMMANDS, main
-
-
-def call(capsys, *arguments):
-    try:
-        code = main(arguments)
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    out, err = capsys.readouterr()
-    return code, out, err
+from replay.cli.main import COMMANDS
+from tests.cli.calls import call
 
 
 def test_doctor_says_what_is_here(capsys):

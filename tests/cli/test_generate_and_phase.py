@@ -7,7 +7,8 @@ import json
 import polars as pl
 import pytest
 
-from tests.cli.test_cli import FAST, call
+from tests.cli.calls import call
+from tests.cli.test_cli import FAST
 
 SMALL = ("--max-bandwidth", "200MB/s", "--give-up", "3s", "--log", "tcg")
 PAIR = ("--design", "bitmap", "--design", "double-ring")

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tests.cli.test_cli import call
+from tests.cli.calls import call
 
 PNG = b"\x89PNG"
 

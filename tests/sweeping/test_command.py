@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.cli.test_cli import call
+from tests.cli.calls import call
 from tests.sweeping.common import ROOT, RUNS, TOML, content
 
 
