@@ -6,13 +6,11 @@ Only the file of the chosen subcommand is imported, so `--help` costs little mor
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import keyword
 import re
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -75,6 +73,8 @@ class Parser(argparse.ArgumentParser):
             known = [flag for action in parser._actions for flag in action.option_strings if len(flag) > 2]
         else:
             return ""
+        import difflib
+
         near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
         return f". Did you mean {near[0]!r}?" if near else ""
 
@@ -143,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except ReplayError as error:
         if verbose:
+            import traceback
+
             traceback.print_exc()
         print(f"replay: error: {error}", file=sys.stderr)
         return error.exit_code
