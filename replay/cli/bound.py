@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from replay.cli import show
 from replay.cli.options import add_json, add_run_options, add_trace, given_options
-from replay.cli.phase import PICTURES, check_outputs, save_figure
+from replay.cli.outputs import PICTURES, check_outputs, save_figure
 from replay.units import PS_PER_NS, format_bytes, format_duration
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Load or replay, take apart, show."""
     from replay import api
-    from replay.cli.phase import PICTURES, check_outputs, save_figure
+    from replay.cli.outputs import PICTURES, check_outputs, save_figure
 
     check_outputs((args.plot, PICTURES))
     if args.first == SEED:

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Load, convert, write."""
     from replay import api
-    from replay.cli.phase import check_outputs
+    from replay.cli.outputs import check_outputs
 
     if args.format not in FORMATS:
         raise unknown_name("format", args.format, FORMATS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from replay.cli import show
 from replay.cli.options import add_json, add_run_options, given_options
-from replay.cli.phase import PICTURES, check_outputs, save_figure
+from replay.cli.outputs import PICTURES, check_outputs, save_figure
 from replay.errors import TraceError
 from replay.units import format_bytes, format_duration
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from replay.cli import show
 from replay.cli.options import add_json
-from replay.cli.phase import PICTURES, check_outputs, save_figure
+from replay.cli.outputs import PICTURES, check_outputs, save_figure
 from replay.cli.sweep import spell_figure, spell_setting
 
 EXAMPLES = """examples:

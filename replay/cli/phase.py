@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replay.cli import show
 from replay.cli.options import add_json, add_run_options, add_trace, given_options
-from replay.errors import ReplayError, UsageError
+from replay.cli.outputs import PICTURES, check_outputs, save_figure
 
 if TYPE_CHECKING:
     from replay.analysis.phase_map import Phase
 
 FIGURES = "total-time, downtime, find-cpu, stall, bytes or measured-find-cpu"
-PICTURES = (".png", ".svg", ".pdf")
 LISTED = 12
 EXAMPLES = """examples:
   replay phase redis-1g --facet ring-size --figure find-cpu
@@ -75,29 +72,6 @@ def main(args: argparse.Namespace) -> int:
     for line in _notes(phase):
         out.print(line, markup=False)
     return 0
-
-
-def check_outputs(*outputs: tuple[str | None, tuple[str, ...]]) -> None:
-    """Refuse before the work what could not be written after it. Each: a path or None, and the endings it may have."""
-    for path, endings in outputs:
-        if path and endings and Path(path).suffix not in endings:
-            raise UsageError(f"{path}: the name must end in {', '.join(endings)}")
-    for path, _ in outputs:
-        if path and not Path(path).absolute().parent.is_dir():
-            raise UsageError(f"{path}: there is no such folder to write to")
-
-
-def save_figure(figure: Any, path: str) -> None:
-    """Write a matplotlib figure in the format of the path's ending, under a temporary name first."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        temporary.replace(target)
-    except OSError as error:
-        raise ReplayError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _table(phase: Phase, facet: int) -> Any:

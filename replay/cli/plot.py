@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Load, draw, write."""
     from replay import api
-    from replay.cli.phase import PICTURES, check_outputs, save_figure
+    from replay.cli.outputs import PICTURES, check_outputs, save_figure
 
     if args.kind not in _KINDS:
         raise unknown_name("kind of chart", args.kind, _KINDS)

@@ -22,7 +22,7 @@ def main(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from replay import api
-    from replay.cli.phase import check_outputs
+    from replay.cli.outputs import check_outputs
 
     check_outputs((args.output, (".html", ".htm")))
     if len(args.things) > 1 and any(Path(thing).is_dir() for thing in args.things):

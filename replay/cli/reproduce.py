@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Replay, show, draw."""
     from replay import api
-    from replay.cli.phase import PICTURES, check_outputs, save_figure
+    from replay.cli.outputs import PICTURES, check_outputs, save_figure
 
     if args.experiment is None:
         return _list(args.json)

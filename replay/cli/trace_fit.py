@@ -30,7 +30,7 @@ def add_commands(commands: Any) -> None:
 
 def _fit(args: argparse.Namespace) -> int:
     from replay import api
-    from replay.cli.phase import check_outputs
+    from replay.cli.outputs import check_outputs
     from replay.cli.trace_stat import comparison
 
     check_outputs((args.output, (".toml",)))

@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
 
 def _heatmap(args: argparse.Namespace) -> int:
     from replay import api
-    from replay.cli.phase import PICTURES, check_outputs, save_figure
+    from replay.cli.outputs import PICTURES, check_outputs, save_figure
 
     check_outputs((args.output, PICTURES))
     if args.address not in ("gib", "page"):

@@ -48,7 +48,7 @@ def add_commands(commands: Any) -> None:
 
 def _stat(args: argparse.Namespace) -> int:
     from replay import api
-    from replay.cli.phase import PICTURES, check_outputs
+    from replay.cli.outputs import PICTURES, check_outputs
 
     check_outputs((args.output, (".parquet", ".csv")), (args.plot, PICTURES))
     show.note_compiling()
@@ -60,7 +60,7 @@ def _stat(args: argparse.Namespace) -> int:
         _save(found, args.output)
     if args.plot:
         from replay.analysis.stat_plot import draw
-        from replay.cli.phase import save_figure
+        from replay.cli.outputs import save_figure
 
         save_figure(draw(found), args.plot)
     if other is not None:
