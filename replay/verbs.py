@@ -115,8 +115,19 @@ def write(log: Any, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
 
 
 @verb
-def expect_write(log: Any, page: Any) -> None:
-    """A store to `page` may come soon: prefetch what `write` will look at first. Changes and counts nothing."""
+def heeds(log: Any, page: Any) -> Any:
+    """1 if a store to `page` would be noticed now, 0 (uint64) if `write` would do nothing, count nothing, return 0.
+
+    The engine asks for many events at once, before it writes the first: a `write` must not make the log notice a page
+    that it would not have noticed before (a live design's sender may).
+    """
+    return U1
+
+
+@verb
+def heeds_first(log: Any) -> bool:
+    """Whether the first store to a page since the beginning is always one that `heeds` tells of."""
+    return False
 
 
 @verb

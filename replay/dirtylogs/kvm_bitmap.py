@@ -23,8 +23,7 @@ from replay.jit import U0, U1, U6, U63, U64
 from replay.kernels import memory
 from replay.kernels.bitmap import test_and_set
 from replay.kernels.bits import popcount
-from replay.kernels.prefetch import prefetch
-from replay.verbs import GuestShape, Meter, expect_write, fold_slots, harvest, rearm, rearm_due, write, write_host
+from replay.verbs import GuestShape, Meter, fold_slots, harvest, heeds, rearm, rearm_due, write, write_host
 from replay.work import CLEAR_IOCTLS, CLEAR_PAGES, CLEAR_WORDS, L0_WORDS, LOG_IOCTLS, LOGGED_WRITES, VCPU_KICKS
 
 CLEAR_SHIFT = 18  # log2 of the pages in a chunk: QEMU's x-clear-bitmap-shift, 1 GiB of 4 KiB pages
@@ -56,9 +55,9 @@ def build(config: Config, shape: GuestShape) -> State:
     )
 
 
-@expect_write.implement(State)
-def _expect_write(log: State, page: Any) -> None:
-    prefetch(log.l0, page >> U6)
+@heeds.implement(State)
+def _heeds(log: State, page: Any) -> Any:
+    return (~log.l0[page >> U6] >> (page & U63)) & U1
 
 
 @write.implement(State)

@@ -29,7 +29,6 @@ from replay.errors import UsageError
 from replay.jit import NONE, U0, U1, U6, U63, U64, kernel
 from replay.kernels import memory, ring
 from replay.kernels.bitmap import test_and_clear
-from replay.kernels.prefetch import prefetch
 from replay.plugins import param
 from replay.verbs import (
     AGE,
@@ -38,11 +37,12 @@ from replay.verbs import (
     GuestShape,
     Meter,
     backlog,
-    expect_write,
     fetch,
     fetch_order,
     fold_slots,
     harvest,
+    heeds,
+    heeds_first,
     holds,
     mark_slot,
     next_wake,
@@ -138,9 +138,14 @@ def build(config: Config, shape: GuestShape) -> State:
     )
 
 
-@expect_write.implement(State)
-def _expect_write(log: State, page: Any) -> None:
-    prefetch(log.armed, page >> U6)
+@heeds.implement(State)
+def _heeds(log: State, page: Any) -> Any:
+    return (log.armed[page >> U6] >> (page & U63)) & U1
+
+
+@heeds_first.implement(State)
+def _heeds_first(log: State) -> bool:
+    return True
 
 
 @write.implement(State)

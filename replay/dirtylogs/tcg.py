@@ -19,14 +19,14 @@ import numpy as np
 
 from replay.jit import NONE, U0, U1, U6, U63, U64
 from replay.kernels import memory
-from replay.kernels.prefetch import prefetch
 from replay.verbs import (
     REFUSED,
     GuestShape,
     Meter,
-    expect_write,
     full,
     harvest,
+    heeds,
+    heeds_first,
     live,
     mark_ram,
     rearm_page,
@@ -55,9 +55,14 @@ def build(config: Config, shape: GuestShape) -> State:
     return State(armed=memory.ones_up_to(shape.n_pages, shape.n_words), refused=memory.words(shape.n_vcpus))
 
 
-@expect_write.implement(State)
-def _expect_write(log: State, page: Any) -> None:
-    prefetch(log.armed, page >> U6)
+@heeds.implement(State)
+def _heeds(log: State, page: Any) -> Any:
+    return (log.armed[page >> U6] >> (page & U63)) & U1
+
+
+@heeds_first.implement(State)
+def _heeds_first(log: State) -> bool:
+    return True
 
 
 @write.implement(State)

@@ -5,8 +5,9 @@ Any design can run this way, and it is the reference.
 
 *Batched* (`plan`, then `merge`): in a design that syncs, what the guest writes cannot reach the sender before the next
 sync. So the sender runs ahead of the guest and notes which pages it reads when, up to 64 pages of one word at once
-(`plan`); then the guest's events are applied to the log and merged with these reads in time order (`merge`), which
-decides what is stale or redundant. A plan ends where sender and log meet: at a clear call that re-enables tracking.
+(`plan`); then the guest's events are applied to the log (`merge`), and where one meets a planned read, the two are made
+in time order, which decides what is stale or redundant (plan.py). A plan ends where sender and log meet: at a clear
+call that re-enables tracking.
 
 Time: a page's step begins at `now`; events up to and including `now` have happened; the page is popped, its tracking
 re-enabled and its content read at that instant; then the clock advances by what the step's counted work costs.
@@ -14,7 +15,7 @@ re-enabled and its content read at that instant; then the clock advances by what
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,30 +24,35 @@ from replay.kernels.bits import lowest, popcount
 from replay.migration.guest import (
     CHECK,
     DONE,
-    HIT_PS,
     NEED_EVENTS,
     NEXT_PS,
-    WATCH_HIT,
     Guest,
     advance,
     drain_outside,
-    read_pages,
+    read_planned,
     send_page,
+    settle_classes,
 )
 from replay.migration.link import (
     CHANNELS,
+    END_BYTES,
     FLUSHED,
     FREE_PS,
     LIMIT,
     NORMAL_BYTES,
     QUEUED,
+    SECTION_FOOTER_BYTES,
+    SECTION_HEADER_BYTES,
     WINDOW_START,
+    flush,
+    put_buffered,
     put_normals,
     put_page,
     put_zeros,
     rate_exceeded,
 )
 from replay.migration.multifd import flush_between_rounds, hand_over_full, settle
+from replay.migration.plan import N_PLANNED, chain
 from replay.migration.sender import (
     CALLS,
     DEADLINE_PS,
@@ -81,26 +87,7 @@ from replay.verbs import (
 from replay.work import FIND_CALLS, FIND_WORDS, NORMAL_PAGES, REFIND_CALLS, SUMMARY_WORDS, ZERO_PAGES
 
 EMPTY, LIMITED, OUT_OF_TIME, PLAN_FULL, REARM, WANT_EVENTS = 10, 11, 12, 13, 14, 15
-PLAN_ENTRIES = 8192
-N_READ, N_PLANNED = 0, 1
 _WORD_BYTES = U64(64 * NORMAL_BYTES)
-
-
-class Plan(NamedTuple):
-    """Reads that the sender will make: for each entry some pages of one word, one after the other."""
-
-    word: np.ndarray  # uint64 (8192,)  which word
-    bits: np.ndarray  # uint64 (8192,)  which of its pages are still to be read, lowest first
-    begin_ps: np.ndarray  # uint64 (8192,)  when the first of them is read
-    find_ps: np.ndarray  # uint64 (8192,)  the first one's step less its page price
-    next_ps: np.ndarray  # uint64 (8192,)  the same for each further one
-    ends: np.ndarray  # uint64 (2,)  N_READ entries done, N_PLANNED entries
-
-
-def new_plan() -> Plan:
-    """An empty plan."""
-    columns = {name: np.zeros(PLAN_ENTRIES, dtype=np.uint64) for name in Plan._fields if name != "ends"}
-    return Plan(**columns, ends=np.zeros(2, dtype=np.uint64))
 
 
 @inlined
@@ -115,7 +102,7 @@ def _send_page(zeros: np.ndarray, stream: np.ndarray, word: Any, bit: Any, work:
 
 @inlined
 def _catch_up(log: Any, design: Any, guest: Guest, stream: np.ndarray, aside: Meter, until: Any) -> Any:
-    return WANT_EVENTS if advance(log, design, guest, stream, aside, until, NONE) == NEED_EVENTS else DONE
+    return WANT_EVENTS if advance(log, design, guest, stream, aside, until) == NEED_EVENTS else DONE
 
 
 @kernel
@@ -185,14 +172,13 @@ def step(
 
 
 @kernel
-def plan(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.ndarray, meter: Meter, ahead: Plan) -> Any:
-    """Let the sender run ahead: fill `ahead` until no page is left, a limit is reached, the plan is full, or sender and
-    log must meet. The guest must have been advanced to the sender's time."""
+def plan(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.ndarray, meter: Meter) -> Any:
+    """Let the sender run ahead: fill the guest's plan until no page is left, a limit is reached, the plan is full, or
+    sender and log must meet. The guest must have been advanced to the sender's time."""
     price = meter.price
     find_bound_ps = price[FIND_CALLS] + price[FIND_WORDS] + price[SUMMARY_WORDS] + price[REFIND_CALLS]
     page_bound_ps = find_bound_ps + max(price[NORMAL_PAGES], price[ZERO_PAGES])
-    count = U0
-    ahead.ends[N_READ] = U0
+    ahead, count = guest.plan, U0
     status = PLAN_FULL
     while count < ahead.word.size:
         if rate_exceeded(stream):
@@ -228,6 +214,8 @@ def plan(log: Any, design: Any, guest: Guest, stream: np.ndarray, sender: np.nda
             ahead.next_ps[count] = _send_rest(guest.zeros[word] & rest, stream, sender, rest, meter)
         count += U1
     ahead.ends[N_PLANNED] = count
+    if guest.state[CHECK] != U0:
+        chain(ahead, count)
     return status
 
 
@@ -273,59 +261,30 @@ def merge(
     sender: np.ndarray,
     meter: Meter,
     aside: Meter,
-    ahead: Plan,
     running: bool,
 ) -> Any:
-    """Bring the guest up to the sender's time, making the planned reads at their moments. DONE or WANT_EVENTS.
-
-    For each entry: events up to its first read; then, where it has several pages, events while they are read. Those
-    on other words make no difference to these reads; one on the same word splits them. There is one call of `advance`
-    because each is compiled into a copy of the whole guest.
-    """
-    planned = ahead.ends[N_PLANNED]
-    entry = ahead.ends[N_READ] if guest.state[CHECK] != U0 else planned
-    watch = NONE
-    while entry <= planned:
-        last = entry == planned
-        until = sender[NOW_PS] if last else ahead.begin_ps[entry]
-        if watch != NONE:
-            until = ahead.begin_ps[entry + U1] if entry + U1 < planned else sender[NOW_PS]
-        status = DONE
-        if running and guest.state[NEXT_PS] <= until:
-            status = advance(log, design, guest, stream, aside, until, watch)
-        if status == NEED_EVENTS:
-            ahead.ends[N_READ] = entry
-            return WANT_EVENTS
-        if last:
-            break
-        bits = ahead.bits[entry]
-        if status == WATCH_HIT:
-            if _read_before(guest, meter.price, ahead, entry, guest.state[HIT_PS]) != U0:
-                watch = NONE
-                continue
-        elif watch == NONE and running and bits & (bits - U1) != U0:
-            watch = ahead.word[entry]
-            continue
-        else:
-            read_pages(guest.content, guest.state, ahead.word[entry], bits)
-        watch = NONE
-        entry += U1
-    ahead.ends[N_READ] = planned
+    """Bring the guest up to the sender's time, making the planned reads at their moments. DONE or WANT_EVENTS."""
+    behind = running and guest.state[NEXT_PS] <= sender[NOW_PS]
+    if behind and advance(log, design, guest, stream, aside, sender[NOW_PS]) == NEED_EVENTS:
+        return WANT_EVENTS
+    read_planned(guest)
     return DONE
 
 
 @kernel
-def _read_before(guest: Guest, price: np.ndarray, ahead: Plan, entry: Any, hit: Any) -> Any:
-    """Make the entry's reads that come before host time `hit`; returns the pages that are still to be read."""
-    word = ahead.word[entry]
-    while ahead.bits[entry] != U0 and ahead.begin_ps[entry] < hit:
-        bit = ahead.bits[entry] & (~ahead.bits[entry] + U1)
-        read_pages(guest.content, guest.state, word, bit)
-        page_ps = price[ZERO_PAGES] if guest.zeros[word] & bit != U0 else price[NORMAL_PAGES]
-        ahead.begin_ps[entry] += ahead.find_ps[entry] + page_ps
-        ahead.find_ps[entry] = ahead.next_ps[entry]
-        ahead.bits[entry] ^= bit
-    return ahead.bits[entry]
+def open_section(
+    empty: np.ndarray, zeros: np.ndarray, turned: np.ndarray, stream: np.ndarray, work: np.ndarray
+) -> None:
+    """Begin an iterate call: the classes of pages as of now, and the section's header."""
+    settle_classes(empty, zeros, turned)
+    put_buffered(stream, U64(SECTION_HEADER_BYTES), work)
+
+
+@kernel
+def close_section(stream: np.ndarray, work: np.ndarray) -> None:
+    """End an iterate call: end mark, footer, a flush."""
+    put_buffered(stream, U64(END_BYTES + SECTION_FOOTER_BYTES), work)
+    flush(stream, work)
 
 
 @kernel

@@ -14,10 +14,12 @@ import numpy as np
 from replay.jit import NONE
 from replay.kernels import memory
 from replay.migration.guest import (
+    BLOCK,
     BUSY_UNTIL_PS,
     CHECK,
     CLOSED_LOOP,
     END_NS,
+    FILLS,
     HOST,
     N_STATE,
     NEXT_PS,
@@ -27,6 +29,7 @@ from replay.migration.guest import (
     VCPU_MASK,
     Guest,
 )
+from replay.migration.plan import new_plan
 from replay.migration.xbzrle import new_cache
 from replay.verbs import GuestShape
 
@@ -91,14 +94,12 @@ class Feed:
         self.repeats = 0
         self.ended = False
         shape = source.shape
-        content = np.zeros((shape.n_words, 2), dtype=np.uint64)
-        content[:, 0] = memory.ones_up_to(shape.n_pages, shape.n_words)
         zeros = memory.words(shape.n_words)
         given = source.zero_pages()
         zeros[: given.size] = given
-        content[:, 1] = zeros
         state = np.zeros(N_STATE, dtype=np.uint64)
         state[OPEN], state[CLOSED_LOOP], state[CHECK] = 1, closed_loop, check
+        state[FILLS] = bool(given.any())
         state[END_NS] = start_ns
         state[TICK_PS] = NONE
         t_ns, page, origin = _no_events()
@@ -114,10 +115,13 @@ class Feed:
             retry_ps=memory.words(lanes),
             state=state,
             outside=memory.words(shape.n_words),
-            content=content.reshape(-1),
+            stale=memory.ones_up_to(shape.n_pages, shape.n_words),
+            empty=zeros.copy(),
             zeros=zeros,
             cache=new_cache(),
-            turned=np.zeros(-(-shape.n_words // 64), dtype=np.uint8),
+            turned=memory.words(-(-shape.n_words // (4096 * 8)) * 8),
+            listed=memory.words(int(BLOCK) + 1),
+            plan=new_plan(shape.n_words),
         )
 
     def _open(self, start_ns: int) -> Iterator[Window]:

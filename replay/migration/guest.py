@@ -12,9 +12,14 @@ Writes reach the log or the design by the path they have in QEMU: a vCPU's throu
 vCPU's thread too (but without a test for tracking), DMA into the RAMList bitmap, vhost's and VFIO's into logs of their
 own that are read at a sync.
 
-`content` interleaves, for each word of 64 pages, two words: pages whose copy at the target is *stale* (written since
-their last read, or never read), and pages that are still all *zero*. A written page is taken to hold data from then on.
+Two bitmaps say what is in memory: pages whose copy at the target is *stale* (written since their last read, or never
+read; kept only when somebody asks), and pages that are still *empty*, all zero. A written page is taken to hold data
+from then on.
 The sender sees classes as of the beginning of the current iterate call (`zeros`), in both formulations of the engine.
+
+Of a block of events, those that the log would notice, or that write to an empty page, are listed first, without a
+branch: one that waits for a word far from the caches is often guessed wrongly. Only these are written to the log; with
+a live design, which may send or re-arm a page at any event, a block is one event.
 """
 
 from __future__ import annotations
@@ -26,14 +31,16 @@ import numpy as np
 from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, call_apart, inlined, kernel
 from replay.kernels.bitmap import next_touched, test_and_set
 from replay.kernels.bits import lowest, popcount
-from replay.kernels.prefetch import prefetch
 from replay.migration.link import FREE_PS, put_page
+from replay.migration.plan import N_PLANNED, Plan, concerns, unchain
 from replay.migration.xbzrle import Cache, put_compared, turn_to
 from replay.verbs import (
     HELD,
     REFUSED,
     Meter,
-    expect_write,
+    heeds,
+    heeds_first,
+    live,
     mark_ram,
     next_wake,
     rearm_page,
@@ -57,16 +64,16 @@ from replay.work import (
     ZERO_PAGES,
 )
 
-NEXT_PS, END_NS, OPEN, CLOSED_LOOP, BUSY_UNTIL_PS, NEED_LANE, HIT_PS, CHECK, REDUNDANT = 0, 1, 2, 3, 4, 5, 6, 7, 8
+NEXT_PS, END_NS, OPEN, CLOSED_LOOP, BUSY_UNTIL_PS, NEED_LANE, FILLS, CHECK, REDUNDANT = 0, 1, 2, 3, 4, 5, 6, 7, 8
 TICK_PS, TICK_EVERY_PS, NAP_PS, NAP_END_PS, NAPPED_PS, DILATION_PS, OUTSIDE = 9, 10, 11, 12, 13, 14, 15
 N_STATE = 16
-DONE, NEED_EVENTS, WATCH_HIT = 0, 1, 2
+DONE, NEED_EVENTS = 0, 1
 VCPU_MASK = U64(0x1FFF)
 HOST, VHOST = U64(1), U64(3)  # codes of trace/schema.py; those from vhost on keep a dirty log of their own
 SOURCE_SHIFT = U64(13)
 _PS_PER_NS = U64(1000)
-_U2 = U64(2)
-_AHEAD = U64(12)  # events: 96G maps do not fit the inner caches, and a store's first look decides a branch
+_U12 = U64(12)
+BLOCK = U64(512)  # events
 
 
 class Guest(NamedTuple):
@@ -81,32 +88,41 @@ class Guest(NamedTuple):
     stall_ps: np.ndarray  # uint64 (n_lanes,)  how long the lane has stood still
     held_ps: np.ndarray  # uint64 (n_lanes,)  host time since when the lane is held; NONE when it is not
     retry_ps: np.ndarray  # uint64 (n_lanes,)  host time at which a held lane tries again
-    state: np.ndarray  # uint64 (16,)  NEXT_PS ... OUTSIDE, see the constants above; OUTSIDE 1: `outside` was written to
+    state: (
+        np.ndarray
+    )  # uint64 (16,)  NEXT_PS ... OUTSIDE, see the constants above; OUTSIDE 1: `outside` was written to;
+    #                    CHECK 1: `stale` is kept; FILLS 1: there were empty pages at the start
     outside: np.ndarray  # uint64 (n_words,)  pages in the dirty logs of vhost and VFIO
-    content: np.ndarray  # uint64 (2 * n_words,)  stale and zero pages, interleaved
-    zeros: np.ndarray  # uint64 (n_words,)  zero pages as the sender sees them
+    stale: np.ndarray  # uint64 (n_words,)  pages written since their last read, or never read
+    empty: np.ndarray  # uint64 (n_words,)  pages that hold only zeros
+    zeros: np.ndarray  # uint64 (n_words,)  the same as the sender sees them
     cache: Cache  # of xbzrle, see xbzrle.py
-    turned: np.ndarray  # uint8 (n_words / 64,)  1: a zero page of these 64 words was written since the last settle
+    turned: np.ndarray  # uint64 (n_words / 4096,)  bit set: an empty page of these 64 words was written since the last
+    #                     settle
+    listed: np.ndarray  # uint64 (513,)  scratch: which events of a block have to be looked at closely
+    plan: Plan  # what the sender will read before the guest has caught up with it, see plan.py
 
 
 @kernel
-def settle_classes(content: np.ndarray, zeros: np.ndarray, turned: np.ndarray) -> None:
-    """Show the sender which pages hold data by now. O(pages / 4096) plus the blocks that changed."""
-    for block in range(turned.size):
-        if turned[block] != 0:
-            turned[block] = 0
-            first = U64(block) << U6
+def settle_classes(empty: np.ndarray, zeros: np.ndarray, turned: np.ndarray) -> None:
+    """Show the sender which pages hold data by now. O(pages / 2^18) plus the blocks that changed."""
+    stop = U64(turned.size)
+    index = next_touched(turned, U0, stop)
+    while index < stop:
+        while turned[index] != U0:
+            first = ((index << U6) + lowest(turned[index])) << U6
+            turned[index] &= turned[index] - U1
             for word in range(first, min(first + U64_BITS, U64(zeros.size))):
-                zeros[word] = content[_U2 * word + U1]
+                zeros[word] = empty[word]
+        index = next_touched(turned, index + U1, stop)
 
 
 @inlined
-def read_pages(content: np.ndarray, state: np.ndarray, word: Any, bits: Any) -> None:
+def read_pages(stale: np.ndarray, state: np.ndarray, word: Any, bits: Any) -> None:
     """The sender reads `bits` of `word`: their copies are fresh; those that were fresh already are redundant sends."""
     if state[CHECK] != U0:
-        stale = content[_U2 * word]
-        state[REDUNDANT] += popcount(bits & ~stale)
-        content[_U2 * word] = stale & ~bits
+        state[REDUNDANT] += popcount(bits & ~stale[word])
+        stale[word] &= ~bits
 
 
 @kernel
@@ -114,8 +130,8 @@ def send_page(guest: Guest, stream: np.ndarray, page: Any, work: np.ndarray) -> 
     """Read a page and put it into the stream; whether it counts as one sent."""
     word, bit = page >> U6, U1 << (page & U63)
     zero = guest.zeros[word] & bit != U0
-    written = guest.content[_U2 * word] & bit != U0
-    read_pages(guest.content, guest.state, word, bit)
+    written = guest.stale[word] & bit != U0
+    read_pages(guest.stale, guest.state, word, bit)
     if turn_to(guest.cache, word):
         return call_apart(put_compared, (guest.cache, stream, page, zero, written, work))
     if zero:
@@ -125,24 +141,6 @@ def send_page(guest: Guest, stream: np.ndarray, page: Any, work: np.ndarray) -> 
         put_page(stream, False, work)
         work[NORMAL_PAGES] += U1
     return True
-
-
-@kernel
-def count_stale(content: np.ndarray) -> Any:
-    """Pages whose last write is later than their last read."""
-    total = U0
-    for word in range(0, content.size, 2):
-        total += popcount(content[word])
-    return total
-
-
-@kernel
-def _touch(content: np.ndarray, turned: np.ndarray, word: Any, bit: Any) -> None:
-    if content[_U2 * word] & bit == U0:  # storing what is there already measured 4 ns an event
-        content[_U2 * word] |= bit
-    if content[_U2 * word + U1] & bit != U0:
-        content[_U2 * word + U1] &= ~bit
-        turned[word >> U6] = 1
 
 
 @kernel
@@ -164,11 +162,11 @@ def _next_of(guest: Guest, lane: Any) -> Any:
 
 
 @inlined
-def advance(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Meter, until: Any, watch: Any) -> Any:
+def advance(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Meter, until: Any) -> Any:
     """Apply every event, every throttle tick and every run of the log's own thread, with host time <= `until`.
 
-    Stops with WATCH_HIT before an event on a page of word `watch` (its time in HIT_PS), and with NEED_EVENTS when lane
-    NEED_LANE has used up its window. Events at the time of a tick or a wake come before it, a tick before a wake.
+    DONE, or NEED_EVENTS when lane NEED_LANE has used up its window. Events at the time of a tick or a wake come before
+    it, a tick before a wake.
     """
     state = guest.state
     while True:
@@ -198,8 +196,8 @@ def advance(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Mete
         elif guest.head[lane] >= guest.stop[lane]:
             state[NEED_LANE] = lane
             return NEED_EVENTS
-        elif _run_lane(log, design, guest, stream, meter, lane, until, other_at, second, watch):
-            return WATCH_HIT
+        else:
+            _run_lane(log, design, guest, stream, meter, lane, until, other_at, second)
 
 
 @kernel
@@ -223,53 +221,133 @@ def _run_lane(
     until: Any,
     other_at: Any,
     before: Any,
-    watch: Any,
-) -> bool:
+) -> None:
     """Apply the lane's next event, and more while at most `until` and `other_at` and earlier than `before`; stop at a
     stall."""
-    index, stop, offset = guest.head[lane], guest.stop[lane], guest.offset_ps[lane]
-    time = guest.t_ns[index] * _PS_PER_NS + offset
-    first, last = index, min(until, other_at)
-    newest = U64(guest.page.size) - U1
-    hit = False
-    while True:
-        soon = U64(guest.page[min(index + _AHEAD, newest)])
-        expect_write(log, soon)
-        prefetch(guest.content, _U2 * (soon >> U6))
-        page = U64(guest.page[index])
-        word = page >> U6
-        if word == watch:
-            guest.state[HIT_PS] = time
-            hit = True
-            break
-        origin = U64(guest.origin[index])
-        if origin <= VCPU_MASK:
-            stall = write(log, design, page, origin, meter)
-        else:
-            stall = _write_otherwise(log, design, guest.outside, guest.state, page, origin, meter)
-        if stall == REFUSED:
-            _hold(guest, lane, time, until)
-            meter.work[VCPU_HOLDS] += U1
-            break
-        _touch(guest.content, guest.turned, word, U1 << (page & U63))
-        index += U1
-        sending = _send_urgent(log, design, guest, stream, meter, time)
-        if stall != U0 or sending != U0:
-            guest.head[lane] = index
-            if stall == HELD:
-                _hold(guest, lane, time, until)
-                _let_go(log, design, guest, stream, meter, lane, time, until)
+    index, offset = guest.head[lane], guest.offset_ps[lane]
+    first, stall, sending = index, U0, U0
+    fills, checks = guest.state[FILLS] != U0, guest.state[CHECK] != U0
+    end = first_later(guest.t_ns, index, guest.stop[lane], offset, min(min(until, other_at), max(before, U1) - U1))
+    while index < end and stall == U0 and sending == U0:
+        begin, stop = index, min(index + (U1 if live(design) else BLOCK), end)
+        count = _list_heeded(log, guest, begin, stop)
+        index = stop
+        for entry in range(count):
+            at = begin + guest.listed[entry]
+            page, origin = U64(guest.page[at]), U64(guest.origin[at])
+            if origin <= VCPU_MASK:
+                stall = write(log, design, page, origin, meter)
             else:
-                _stall(guest.offset_ps, guest.stall_ps, guest.state, lane, time, stall + sending)
-            break
-        if index >= stop:
-            break
-        time = guest.t_ns[index] * _PS_PER_NS + offset
-        if time > last or time >= before:
-            break
+                stall = _write_otherwise(log, design, guest.outside, guest.state, page, origin, meter)
+            if stall == REFUSED:
+                index = at
+                break
+            if fills:
+                _fill(guest.empty, guest.turned, page >> U6, U1 << (page & U63))
+            if stall != U0:
+                index = at + U1
+                break
+        if checks:
+            _make_stale(guest, meter.price, lane, begin, index)
+        if live(design):
+            sending = _send_urgent(log, design, guest, stream, meter, guest.t_ns[begin] * _PS_PER_NS + offset)
     guest.head[lane] = index
     meter.work[GUEST_WRITES] += index - first
-    return hit
+    if stall == REFUSED:
+        meter.work[VCPU_HOLDS] += U1
+        _hold(guest, lane, guest.t_ns[index] * _PS_PER_NS + offset, until)
+    elif stall == HELD:
+        time = guest.t_ns[index - U1] * _PS_PER_NS + offset
+        _hold(guest, lane, time, until)
+        _let_go(log, design, guest, stream, meter, lane, time, until)
+    elif stall != U0 or sending != U0:
+        time = guest.t_ns[index - U1] * _PS_PER_NS + offset
+        _stall(guest.offset_ps, guest.stall_ps, guest.state, lane, time, stall + sending)
+
+
+@kernel
+def first_later(t_ns: np.ndarray, index: Any, stop: Any, offset_ps: Any, last_ps: Any) -> Any:
+    """The first event after `index`, up to `stop`, whose host time is later than `last_ps`. O(events / 64)."""
+    begin = t_ns[index]
+    begin_ps = begin * _PS_PER_NS + offset_ps
+    index += U1
+    if last_ps < begin_ps:
+        return index
+    most_ns = (last_ps - begin_ps) // _PS_PER_NS
+    while index + U64_BITS <= stop and t_ns[index + U63] - begin <= most_ns:
+        index += U64_BITS
+    count = U0
+    for near in range(index, min(index + U64_BITS, stop)):  # no early end: eight are compared at once
+        count += U64(t_ns[near] - begin <= most_ns)
+    return index + count
+
+
+@inlined
+def _list_heeded(log: Any, guest: Guest, begin: Any, stop: Any) -> Any:
+    """List those events of a block of which more is to be done than that the target's copy is stale; how many."""
+    count = U0
+    if heeds_first(log) or guest.state[FILLS] == U0:
+        for index in range(begin, stop):
+            guest.listed[count] = index - begin
+            count += heeds(log, U64(guest.page[index])) | U64(U64(guest.origin[index]) > VCPU_MASK)
+    else:
+        for index in range(begin, stop):
+            page = U64(guest.page[index])
+            empty = guest.empty[page >> U6] >> (page & U63) & U1
+            guest.listed[count] = index - begin
+            count += heeds(log, page) | empty | U64(U64(guest.origin[index]) > VCPU_MASK)
+    return count
+
+
+@inlined
+def _make_stale(guest: Guest, price: np.ndarray, lane: Any, begin: Any, stop: Any) -> None:
+    """The copies of what the lane's events have written are out of date. Planned reads that come before are made."""
+    if not concerns(guest.plan, guest.page, begin, stop):
+        for index in range(begin, stop):
+            page = U64(guest.page[index])
+            guest.stale[page >> U6] |= U1 << (page & U63)
+        return
+    for index in range(begin, stop):
+        page = U64(guest.page[index])
+        word = page >> U6
+        if guest.plan.latest[word] != U0:
+            _read_before(guest, price, word, guest.t_ns[index] * _PS_PER_NS + guest.offset_ps[lane])
+        guest.stale[word] |= U1 << (page & U63)
+
+
+@kernel
+def _read_before(guest: Guest, price: np.ndarray, word: Any, time: Any) -> None:
+    """Make the planned reads of `word` that come before host time `time`."""
+    plan = guest.plan
+    entry = U64(plan.latest[word])
+    while entry != U0:
+        entry -= U1
+        while plan.bits[entry] != U0 and plan.begin_ps[entry] < time:
+            bit = plan.bits[entry] & (~plan.bits[entry] + U1)
+            read_pages(guest.stale, guest.state, word, bit)
+            page_ps = price[ZERO_PAGES] if guest.zeros[word] & bit != U0 else price[NORMAL_PAGES]
+            plan.begin_ps[entry] += plan.find_ps[entry] + page_ps
+            plan.find_ps[entry] = plan.next_ps[entry]
+            plan.bits[entry] ^= bit
+        entry = U64(plan.earlier[entry])
+
+
+@kernel
+def read_planned(guest: Guest) -> None:
+    """The guest has caught up: make all reads that are left."""
+    plan = guest.plan
+    if guest.state[CHECK] != U0:
+        for entry in range(plan.ends[N_PLANNED]):
+            read_pages(guest.stale, guest.state, plan.word[entry], plan.bits[entry])
+    unchain(plan)
+
+
+@kernel
+def _fill(empty: np.ndarray, turned: np.ndarray, word: Any, bit: Any) -> None:
+    """A page that is written holds data from now on."""
+    if empty[word] & bit != U0:
+        empty[word] &= ~bit
+        turned[word >> _U12] |= U1 << (word >> U6 & U63)
 
 
 @kernel

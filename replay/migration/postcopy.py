@@ -209,7 +209,7 @@ def send_missing(guest: Guest, target: Target, stream: np.ndarray, sender: np.nd
         at[LEFT] -= U1
         target.missing[word] &= ~bit
         zero = guest.zeros[word] & bit != U0
-        read_pages(guest.content, guest.state, word, bit)
+        read_pages(guest.stale, guest.state, word, bit)
         put_page(stream, zero, work)
         counter = ZERO_PAGES if zero else NORMAL_PAGES
         work[counter] += U1
@@ -236,7 +236,7 @@ def run(machine: Precopy, begin_ms: int) -> int:
     assert switch is not None
     machine.sync("postcopy")
     guest = machine.feed.guest
-    settle_classes(guest.content, guest.zeros, guest.turned)
+    settle_classes(guest.empty, guest.zeros, guest.turned)
     target = _new_target(machine)
     runs = take_over(machine.log, machine.design, machine.sender, machine.meter, target.missing)
     target.at[LEFT] = count_set(target.missing)

@@ -21,11 +21,12 @@ import numpy as np
 
 from replay.errors import UsageError
 from replay.jit import NONE, Calls, implements, wrapping
+from replay.kernels.bitmap import count_set
 from replay.migration import engine, link, multifd, postcopy, record, versions, wire
 from replay.migration.costs import Costs
 from replay.migration.engine import EMPTY, LIMITED, OUT_OF_TIME, WANT_EVENTS
 from replay.migration.feed import Feed
-from replay.migration.guest import CHECK, NEXT_PS, REDUNDANT, count_stale, settle_classes
+from replay.migration.guest import CHECK, NEXT_PS, REDUNDANT
 from replay.migration.link import CHANNELS, COUNT_QUEUED, FLUSHED, LIMIT, WINDOW_MS
 from replay.migration.parameters import Parameters
 from replay.migration.policy import Policy, SyncRecord
@@ -80,7 +81,6 @@ class Precopy:
             feed.guest.state[CHECK] = 1
         self.stream[COUNT_QUEUED] = self.version.limit_counts_queued
         self.sender = new_sender()
-        self.plan = engine.new_plan()
         self._call = Calls()
         self.batched = self._choose_formulation()
         self.running, self.switches = True, False
@@ -194,7 +194,7 @@ class Precopy:
             rounds, self.rounds, self._opened = self.rounds, [], {}
             self._complete()
             self.rounds = rounds
-        return int(count_stale(self.feed.guest.content)), redundant
+        return int(count_set(self.feed.guest.stale)), redundant
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -202,8 +202,7 @@ class Precopy:
         """One call of the sender: a section header, pages, an end mark, a flush."""
         self.iterate_calls += 1
         work, guest = self.meter.work, self.feed.guest
-        settle_classes(guest.content, guest.zeros, guest.turned)
-        link.put_buffered(self.stream, np.uint64(link.SECTION_HEADER_BYTES), work)
+        self._call(engine.open_section, guest.empty, guest.zeros, guest.turned, self.stream, work)
         self.sender[DEADLINE_PS], self.sender[CALLS] = deadline_ps, 0
         if self.batched or self.throttle.pct:  # stepping begins with it
             self._catch_up()
@@ -213,15 +212,14 @@ class Precopy:
         self._send_batched() if self.batched else self._send_stepping()
         self._reprice(-more_ps)
         self.spent["wait"] += more_ps * (int(work[NORMAL_PAGES]) - before)
-        link.put_buffered(self.stream, np.uint64(link.END_BYTES + link.SECTION_FOOTER_BYTES), work)
-        link.flush(self.stream, work)
+        self._call(engine.close_section, self.stream, work)
 
     def _send_batched(self) -> None:
         status = -1
         while status not in (EMPTY, LIMITED, OUT_OF_TIME):
             begin = time.perf_counter_ns()
             status = self._call(
-                engine.plan, self.log, self.design, self.feed.guest, self.stream, self.sender, self.meter, self.plan
+                engine.plan, self.log, self.design, self.feed.guest, self.stream, self.sender, self.meter
             )
             self.clock["send"] += time.perf_counter_ns() - begin
             self._merge()
@@ -231,14 +229,13 @@ class Precopy:
         self._catch_up()
 
     def _merge(self) -> None:
-        self._run("guest", engine.merge, self.stream, self.sender, self.meter, self.aside, self.plan, self.running)
+        self._run("guest", engine.merge, self.stream, self.sender, self.meter, self.aside, self.running)
 
     def _catch_up(self) -> None:
         """Let the guest run up to now."""
         if not self.running or int(self.feed.guest.state[NEXT_PS]) > int(self.now):
             return
         if self.batched:
-            self.plan.ends[:] = 0
             self._merge()
         else:
             self._run("guest", engine.catch_up, self.stream, self.aside, self.now)
@@ -329,6 +326,8 @@ class Precopy:
 
     def _reprice(self, more_ps: int) -> None:
         """From now on a page with content costs so much more; what was spent before stays as it was."""
+        if more_ps == 0:
+            return
         self.sender[SPENT_PS] = int(self.sender[SPENT_PS]) + int(self.meter.work[NORMAL_PAGES]) * more_ps
         self.meter.price[NORMAL_PAGES] = int(self.meter.price[NORMAL_PAGES]) + more_ps
 
@@ -380,7 +379,7 @@ class Precopy:
 
     def sent(self, counter: int) -> int:
         """Pages sent of one kind, by the migration thread and by those that dirtied them."""
-        return int(self.meter.work[counter] + self.aside.work[counter])
+        return self.meter.work.item(counter) + self.aside.work.item(counter)
 
     def _pages_sent(self) -> int:
         return self.sent(NORMAL_PAGES) + self.sent(ZERO_PAGES) + self.sent(XBZRLE_PAGES)

@@ -43,4 +43,4 @@ def prices(costs: Costs, link_bytes_per_s: int, mapped: bool) -> np.ndarray:
 def hide_zeros(guest: Guest) -> None:
     """Nobody looks for zero pages: to the sender all pages hold data."""
     guest.zeros[:] = 0
-    guest.content[1::2] = 0
+    guest.empty[:] = 0

@@ -180,7 +180,8 @@ def advance_by_hand(
     lane: tuple[np.ndarray, np.ndarray, np.ndarray],
     armed: np.ndarray,
     l2: np.ndarray,
-    content: np.ndarray,
+    stale: np.ndarray,
+    empty: np.ndarray,
     turned: np.ndarray,
     state: np.ndarray,
     until: Any,
@@ -198,10 +199,10 @@ def advance_by_hand(
         if armed[word] & bit != U0:
             armed[word] &= ~bit
             l2[word] |= bit
-        content[U64(2) * word] |= bit
-        if content[U64(2) * word + U1] & bit != U0:
-            content[U64(2) * word + U1] &= ~bit
-            turned[word >> U6] = 1
+        stale[word] |= bit
+        if empty[word] & bit != U0:
+            empty[word] &= ~bit
+            turned[word >> U64(12)] |= U1 << (word >> U6 & U63)
         index += U1
     head[0] = index
     state[0] = t_ns[index] * U64(1000) + offset_ps[0] if index < stop[0] else NONE
@@ -217,7 +218,8 @@ def step_by_hand(
     armed: np.ndarray,
     l3: np.ndarray,
     at: np.ndarray,
-    content: np.ndarray,
+    stale: np.ndarray,
+    empty: np.ndarray,
     zeros: np.ndarray,
     cache: Cache,
     state: np.ndarray,
@@ -236,7 +238,7 @@ def step_by_hand(
             return engine.LIMITED
         now = sender[0]
         if running and state[0] <= now and not advance_by_hand(
-            events, lane, armed, l2, content, turned, state, now
+            events, lane, armed, l2, stale, empty, turned, state, now
         ):
             return engine.WANT_EVENTS
         page = U0
@@ -258,9 +260,8 @@ def step_by_hand(
             at[0] = page + U1
             at[1] -= U1
             if state[7] != U0:
-                stale = content[U64(2) * word]
-                state[REDUNDANT] += U64((stale & bit) == U0)
-                content[U64(2) * word] = stale & ~bit
+                state[REDUNDANT] += U64((stale[word] & bit) == U0)
+                stale[word] &= ~bit
             zero = zeros[word] & bit != U0
             if turn_to(cache, word):
                 return engine.EMPTY
@@ -289,7 +290,7 @@ def _compare_verbs(what: str, guest: Guest, table: costs.Costs, quick: bool) -> 
         machine.feed.refill()  # the only window, which is empty ...
         machine.feed.refill()  # ... and the end: the guest is idle from now on
         lone = machine.feed.guest
-        advance(machine.log, machine.design, lone, machine.stream, machine.aside, U0, NONE)
+        advance(machine.log, machine.design, lone, machine.stream, machine.aside, U0)
         assert lone.state[NEXT_PS] == NONE
         machine.sender[DEADLINE_PS] = NONE
         last[:] = [(machine,)]
@@ -304,8 +305,8 @@ def _compare_verbs(what: str, guest: Guest, table: costs.Costs, quick: bool) -> 
         guest, design = m.feed.guest, m.design
         step_by_hand(
             (guest.t_ns, guest.page), (guest.head, guest.stop, guest.offset_ps), design.l2, guest.turned,
-            m.log.armed, design.l3, design.at, guest.content, guest.zeros, guest.cache, guest.state, m.stream, m.sender,
-            m.meter.work, m.meter.price, True,
+            m.log.armed, design.l3, design.at, guest.stale, guest.empty, guest.zeros, guest.cache, guest.state,
+            m.stream, m.sender, m.meter.work, m.meter.price, True,
         )  # fmt: skip
 
     def result() -> dict[str, list[int]]:
