@@ -93,6 +93,7 @@ class Feed:
         self.closed_loop = closed_loop
         self.repeats = 0
         self.ended = False
+        self.changed_kind = False  # whether some window's arrays are laid out otherwise than those before
         shape = source.shape
         zeros = memory.words(shape.n_words)
         given = source.zero_pages()
@@ -188,9 +189,15 @@ class Feed:
             heads = [0, *stops[:-1]]
         for array in arrays:
             array.flags.writeable = False
+        self.changed_kind |= any(map(_of_other_kind, arrays, self.guest[:3]))
         self.guest = self.guest._replace(t_ns=arrays[0], page=arrays[1], origin=arrays[2])
         self.guest.head[:] = heads
         self.guest.stop[:] = stops
+
+
+def _of_other_kind(array: np.ndarray, other: np.ndarray) -> bool:
+    """Whether kernels must be compiled for `array` beside `other`, of the same dtype and number of dimensions."""
+    return array.flags.aligned != other.flags.aligned or array.flags.c_contiguous != other.flags.c_contiguous
 
 
 def _no_events() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -249,7 +249,9 @@ class Precopy:
         while kernel(self.feed.guest) == WANT_EVENTS:
             self.clock[clock] += time.perf_counter_ns() - begin
             self.feed.refill()
-            self._call.forget()
+            if self.feed.changed_kind:
+                self._call.forget()
+                self.feed.changed_kind = False
             begin = time.perf_counter_ns()
         self.clock[clock] += time.perf_counter_ns() - begin
 
