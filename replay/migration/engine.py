@@ -23,16 +23,14 @@ from replay.jit import NONE, U0, U1, U6, U63, U64, call_apart, inlined, kernel
 from replay.kernels.bits import lowest, popcount
 from replay.migration.guest import (
     CHECK,
-    DONE,
-    NEED_EVENTS,
     NEXT_PS,
     Guest,
-    advance,
     drain_outside,
     read_planned,
     send_page,
     settle_classes,
 )
+from replay.migration.lanes import DONE, NEED_EVENTS, advance
 from replay.migration.link import (
     CHANNELS,
     END_BYTES,

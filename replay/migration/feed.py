@@ -14,7 +14,6 @@ import numpy as np
 from replay.jit import NONE
 from replay.kernels import memory
 from replay.migration.guest import (
-    BLOCK,
     BUSY_UNTIL_PS,
     CHECK,
     CLOSED_LOOP,
@@ -28,6 +27,7 @@ from replay.migration.guest import (
     TICK_PS,
     VCPU_MASK,
     Guest,
+    new_block,
 )
 from replay.migration.plan import new_plan
 from replay.migration.xbzrle import new_cache
@@ -121,7 +121,7 @@ class Feed:
             zeros=zeros,
             cache=new_cache(),
             turned=memory.words(-(-shape.n_words // (4096 * 8)) * 8),
-            listed=memory.words(int(BLOCK) + 1),
+            block=new_block(lanes),
             plan=new_plan(shape.n_words),
         )
 

@@ -18,7 +18,8 @@ from replay.kernels import memory
 from replay.kernels.bitmap import find_next
 from replay.migration import costs, engine
 from replay.migration.feed import Feed, Window
-from replay.migration.guest import NEXT_PS, REDUNDANT, advance
+from replay.migration.guest import NEXT_PS, REDUNDANT
+from replay.migration.lanes import advance
 from replay.migration.link import CHANNELS, FLUSHED, put_page, rate_exceeded
 from replay.migration.parameters import Parameters
 from replay.migration.precopy import Precopy
