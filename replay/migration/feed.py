@@ -13,6 +13,7 @@ import numpy as np
 
 from replay.jit import NONE
 from replay.kernels import memory
+from replay.kernels.deal import count_lanes, deal, keep
 from replay.migration.guest import (
     BUSY_UNTIL_PS,
     CHECK,
@@ -93,6 +94,7 @@ class Feed:
         self.closed_loop = closed_loop
         self.repeats = 0
         self.ended = False
+        self._dealt: list[tuple[np.ndarray, ...]] = [_no_events(), _no_events()]
         self.changed_kind = False  # whether some window's arrays are laid out otherwise than those before
         shape = source.shape
         zeros = memory.words(shape.n_words)
@@ -154,45 +156,37 @@ class Feed:
             shift_ns = self._source.duration_ns
             self._windows = self._open(0)
             window = next(self._windows)
-        parts = self._leftovers(shift_ns)
-        if shift_ns:
-            guest.offset_ps[:] += _U(shift_ns * 1000 % _WRAP)
-        self._place(window, parts)
-        guest.state[END_NS], guest.state[NEXT_PS] = window.end_ns, 0
-
-    def _leftovers(self, shift_ns: int) -> list[tuple[np.ndarray, ...]]:
-        """Events that lanes have not used yet; their times are moved back by `shift_ns`, wrapping below zero."""
-        guest = self.guest
-        parts: list[tuple[np.ndarray, ...]] = []
-        for head, stop in zip(guest.head.tolist(), guest.stop.tolist(), strict=True):
-            t_ns = guest.t_ns[head:stop]
-            parts.append((t_ns - _U(shift_ns) if shift_ns else t_ns, guest.page[head:stop], guest.origin[head:stop]))
-        return parts
-
-    def _place(self, window: Window, parts: list[tuple[np.ndarray, ...]]) -> None:
-        arrays: tuple[np.ndarray, ...] = window[:3]
-        if self._lanes == 1 and parts[0][0].size == 0:
-            stops = [window.t_ns.size]
-            heads = [0]
+        if self._lanes == 1 and guest.head[0] == guest.stop[0]:
+            arrays: tuple[np.ndarray, ...] = window[:3]
+            guest.head[0], guest.stop[0] = 0, window.t_ns.size
         else:
-            lane = lane_of(window.origin, self._lanes)
-            order = np.argsort(lane, kind="stable")
-            edges = np.searchsorted(lane[order], np.arange(self._lanes + 1))
-            pieces = [
-                part
-                for index, left in enumerate(parts)
-                for part in (left, tuple(array[order[edges[index] : edges[index + 1]]] for array in arrays))
-            ]
-            arrays = tuple(np.concatenate([piece[column] for piece in pieces]) for column in range(3))
-            sizes = [left[0].size + edges[index + 1] - edges[index] for index, left in enumerate(parts)]
-            stops = np.cumsum(sizes).tolist()
-            heads = [0, *stops[:-1]]
+            arrays = self._deal(window, _U(shift_ns))
         for array in arrays:
             array.flags.writeable = False
-        self.changed_kind |= any(map(_of_other_kind, arrays, self.guest[:3]))
-        self.guest = self.guest._replace(t_ns=arrays[0], page=arrays[1], origin=arrays[2])
-        self.guest.head[:] = heads
-        self.guest.stop[:] = stops
+        self.changed_kind |= any(map(_of_other_kind, arrays, guest[:3]))
+        self.guest = guest._replace(t_ns=arrays[0], page=arrays[1], origin=arrays[2])
+        if shift_ns:
+            guest.offset_ps[:] += _U(shift_ns * 1000 % _WRAP)
+        guest.state[END_NS], guest.state[NEXT_PS] = window.end_ns, 0
+
+    def _deal(self, window: Window, earlier_ns: np.uint64) -> tuple[np.ndarray, ...]:
+        """The window's events lane by lane, behind those that the lanes have not used yet, whose times are moved back.
+
+        Two sets of arrays take turns, so that they stay in the cache.
+        """
+        guest, lane = self.guest, lane_of(window.origin, self._lanes)
+        counts = guest.stop - guest.head
+        count_lanes(lane, counts)
+        stops = np.cumsum(counts, dtype=np.uint64)
+        total, place = int(stops[-1]), stops - counts
+        self._dealt.reverse()
+        if self._dealt[0][0].size < total:
+            self._dealt[0] = tuple(np.empty(2 * total, dtype) for dtype in (np.uint64, np.uint32, np.uint16))
+        arrays, heads = self._dealt[0], place.copy()
+        keep(*guest[:3], guest.head, guest.stop, earlier_ns, place, *arrays)
+        deal(*window[:3], lane, place, *arrays)
+        guest.head[:], guest.stop[:] = heads, stops
+        return tuple(array[:total] for array in arrays)
 
 
 def _of_other_kind(array: np.ndarray, other: np.ndarray) -> bool:
