@@ -97,12 +97,14 @@ class Feed:
         self._dealt: list[tuple[np.ndarray, ...]] = [_no_events(), _no_events()]
         self.changed_kind = False  # whether some window's arrays are laid out otherwise than those before
         shape = source.shape
-        zeros = memory.words(shape.n_words)
         given = source.zero_pages()
-        zeros[: given.size] = given
+        some_empty = bool(given.any())
+        zeros = memory.words(shape.n_words) if some_empty else memory.unused(shape.n_words)
+        if some_empty:
+            zeros[: given.size] = given
         state = np.zeros(N_STATE, dtype=np.uint64)
-        state[OPEN], state[CLOSED_LOOP], state[CHECK] = 1, closed_loop, check
-        state[FILLS] = bool(given.any())
+        state[OPEN], state[CLOSED_LOOP] = 1, closed_loop
+        state[FILLS] = some_empty
         state[END_NS] = start_ns
         state[TICK_PS] = NONE
         t_ns, page, origin = _no_events()
@@ -117,15 +119,23 @@ class Feed:
             held_ps=memory.words(lanes, _WRAP - 1),
             retry_ps=memory.words(lanes),
             state=state,
-            outside=memory.words(shape.n_words),
-            stale=memory.ones_up_to(shape.n_pages, shape.n_words),
-            empty=zeros.copy(),
+            outside=memory.unused(shape.n_words),
+            stale=memory.unused(shape.n_words),
+            empty=zeros.copy() if some_empty else memory.unused(shape.n_words),
             zeros=zeros,
             cache=new_cache(),
             turned=memory.words(-(-shape.n_words // (4096 * 8)) * 8),
             block=new_block(lanes),
             plan=new_plan(shape.n_words),
         )
+        if check:
+            self.keep_stale()
+
+    def keep_stale(self) -> None:
+        """Keep track, from the beginning, of which pages' copies are out of date."""
+        shape, guest = self._source.shape, self.guest
+        guest.state[CHECK] = 1
+        guest.stale[:] = memory.ones_up_to(shape.n_pages, shape.n_words)
 
     def _open(self, start_ns: int) -> Iterator[Window]:
         """With one lane windows are used as they are, of whatever size; with several they are copied."""

@@ -78,7 +78,7 @@ class Precopy:
         self.encoder = None if parameters.xbzrle is None else Encoder(parameters.xbzrle)
         if self.encoder is not None:
             feed.guest = feed.guest._replace(cache=self.encoder.cache)
-            feed.guest.state[CHECK] = 1
+            feed.keep_stale()
         self.stream[COUNT_QUEUED] = self.version.limit_counts_queued
         self.sender = new_sender()
         self._call = Calls()
