@@ -67,6 +67,12 @@ def test_bash_completes(capsys):
     assert "double-ring" in completed("replay", "run", "redis-1g", "--design", "")
     assert completed("replay", "run", "redi") == ["redis-1g"]
     assert "heatmap" in completed("replay", "trace", "h")
+    assert completed("replay", "help", "addi") == ["adding-a-design"]
+    assert completed("replay", "help", "double") == ["double-ring"]
+    assert completed("replay", "plot", "time") == ["timeline"]
+    assert completed("replay", "reproduce", "xu") == ["xu-2020"]
+    assert completed("replay", "run", "redis-1g", "--log", "=", "kvm-") == ["kvm-bitmap", "kvm-ring"]
+    assert "bitmap" in completed("replay", "run", "--design", "=")
 
 
 @pytest.mark.parametrize(
