@@ -69,7 +69,7 @@ def _version(text: str) -> str:
     """A modelled version; of a full version number the modelled one that is nearest below."""
     from replay.migration import versions
 
-    return text if text in versions.NAMES else versions.nearest(str(text))
+    return text if text in versions.NAMES else versions.nearest(text)
 
 
 def _seed(value: Any) -> int:

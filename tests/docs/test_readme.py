@@ -83,6 +83,18 @@ def test_the_design_of_the_readme_works(tmp_path):
         assert mine.rows[1]["dirty_pages"] == shipped.rows[1]["dirty_pages"]
 
 
+def test_the_suite_can_be_pointed_at_it(tmp_path):
+    """The command as it stands there, on one log and for one of its tests."""
+    [command] = re.findall(r"```\n(python -m pytest .*)\n```", README)
+    path = tmp_path / "byte_map.py"
+    path.write_text(README.split("<!-- a whole design -->\n```python\n")[1].split("```")[0])
+    words = command.replace("path/to/byte_map.py", str(path)).split()[1:]
+    words += ["-q", "-p", "no:cacheprovider", "-k", "idle_guest and tcg"]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"[1-9] passed", done.stdout)
+
+
 def test_generated_tables_are_fresh():
     done = subprocess.run([sys.executable, "tools/refresh_readme.py", "--check"], cwd=ROOT, check=False)
     assert done.returncode == 0, "run python tools/refresh_readme.py"

@@ -219,3 +219,11 @@ def test_the_seed_table_keeps_its_signs():
     assert made.sign_agreement == 1.0
     assert all(abs(figure.error_pct) < 8 for figure in made.figures)
     assert {figure.place[0] for figure in made.figures if figure.kind == "prediction"} == {"16G", "64G", "96G"}
+
+
+@compiled
+@pytest.mark.parametrize(("experiment", "rows"), [("xu-2020", 1), ("huang-2022", 14)])
+def test_published_differences_keep_their_signs(experiment, rows):
+    made = replay.reproduce(experiment, sensitivity=False)
+    assert [sign.agrees for sign in made.signs] == [True] * rows
+    assert all(math.isinf(figure.replayed) == math.isinf(figure.published) for figure in made.figures)
