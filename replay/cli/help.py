@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import textwrap
 from typing import Any
@@ -30,23 +31,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print the topic, or the list."""
-    from replay.cli.main import COMMANDS, command_parser
+    from replay.cli import main as command_line
 
     if args.topic is None:
         return _list(args.json)
     try:
         topic = topics.find(args.topic)
     except UsageError:
-        if args.topic not in COMMANDS or args.json:
+        if args.topic not in command_line.COMMANDS or args.json:
             raise
-        command_parser(args.topic).print_help()
+        with contextlib.suppress(SystemExit):
+            command_line.main([args.topic, "--help"])
         return 0
     told = topics.text(topic)
     if args.json:
         show.print_json({"topic": topic.name, "summary": topic.summary, "text": told})
     else:
         _print(told)
-        if args.topic in COMMANDS:
+        if args.topic in command_line.COMMANDS:
             show.console().print(f"replay {args.topic} --help has its options", style="dim", markup=False)
     return 0
 
