@@ -107,9 +107,9 @@ def _arms(axis: Any, found: dict[str, Any]) -> None:
     least = found["arms"]["ring without the early break"].values()
     axis.text(3, len(ARMS) - 1, f"{max(least):.1f} ms at every price", va="center", fontsize=10)
     axis.axvline(found["published_ms"], color="black", linestyle="--", linewidth=1.2)
-    axis.text(found["published_ms"] + 2, 3.7, f"published:\n{found['published_ms']:.0f} ms", va="bottom", fontsize=10)
+    axis.text(found["published_ms"] + 2, 2.2, f"published:\n{found['published_ms']:.0f} ms", va="bottom", fontsize=10)
     axis.set_yticks(range(len(ARMS)), list(ARMS.values()))
-    axis.set_ylim(3.75, -0.45)
+    axis.set_ylim(3.95, -0.45)
     axis.set_xlim(0, 268)
     axis.set_xlabel("ms less than today's bitmap at 96 GiB, modelled")
     axis.legend(

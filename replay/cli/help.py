@@ -100,7 +100,8 @@ def _flush(out: Any, block: list[str]) -> None:
         out.print(_columns(rows[1:], head=rows[0]))
     else:
         indent = "  " if block[0].startswith("- ") else ""
-        print(textwrap.fill(_plain(" ".join(line.strip() for line in block)), show.WIDTH, subsequent_indent=indent))
+        text = _plain(" ".join(line.strip() for line in block))
+        print(textwrap.fill(text, show.WIDTH, subsequent_indent=indent, break_on_hyphens=False))
     block.clear()
 
 
