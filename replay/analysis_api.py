@@ -80,9 +80,10 @@ def report(
     folder = given[0] if len(given) == 1 and not hasattr(given[0], "rows") else None
     if folder is not None and Path(folder).is_dir():
         from replay.api import load_sweep, rank_sweep
+        from replay.reporting import sweep_report
 
         sweep = load_sweep(folder)
-        text = reports.of_sweep(sweep, rank_sweep(folder, best=best).to_dicts(), best)
+        text = sweep_report.of_sweep(sweep, rank_sweep(folder, best=best).to_dicts(), best)
     else:
         found = [_loaded(one) for one in given]
         opened = _trace_of(found[0], trace) if found else None

@@ -65,6 +65,13 @@ def _channels(value: Any) -> int:
     return count
 
 
+def _version(text: str) -> str:
+    """A modelled version; of a full version number the modelled one that is nearest below."""
+    from replay.migration import versions
+
+    return text if text in versions.NAMES else versions.nearest(text)
+
+
 def _seed(value: Any) -> int:
     try:
         seed = int(str(value))
@@ -105,7 +112,9 @@ class RunConfig:
         "128MiB/s", "migration parameter max-bandwidth; 0 for no limit", parse=units.parse_bandwidth, metavar="RATE"
     )
     downtime_limit: int = option("300ms", "migration parameter downtime-limit", parse=_downtime_ms, metavar="TIME")
-    qemu_version: str = option("10.0", "version of QEMU to behave as", choices=("7.2", "9.x", "10.0", "10.2"))
+    qemu_version: str = option(
+        "10.0", "version of QEMU to behave as; 10.0.2 is 10.0", parse=_version, choices=("7.2", "9.x", "10.0", "10.2")
+    )
     multifd_channels: int = option(
         0, "send pages in packets through so many channels; 0: without multifd", parse=_channels, metavar="N"
     )
@@ -160,7 +169,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, meta = getattr(self, field.name), field.metadata
-            if meta["choices"] and value not in meta["choices"]:
+            if meta["choices"] and meta["parse"] is None and value not in meta["choices"]:
                 raise unknown_name(f"value for {flag(field.name)}:", str(value), meta["choices"])
             if meta["parse"] is not None and (isinstance(value, str) or not _kept(field, value)):
                 object.__setattr__(self, field.name, meta["parse"](value))

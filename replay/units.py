@@ -18,6 +18,15 @@ PS_PER_S = 1_000_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 
+FORMS = {
+    "sizes": ("96G", "512 MiB", "1.5GiB", "64K", "1000KB", "4096"),
+    "bandwidths": ("1250MiB/s", "50MB/s", "1Gbit/s", "10 Gbps", "8Mb/s", "100MBps", "12", "0"),
+    "times": ("300ms", "1.5 s", "20us", "2 minutes", "1h"),
+    "shares": ("5%", "0.05"),
+    "page rates": ("20000", "200MB/s"),
+}
+"""How each kind of value may be written: examples for `replay help units`, each tested."""
+
 _NUMBER = re.compile(
     r"^\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)(?:e([0-9]{1,2}))?\s*([^\d\s]\S*)?\s*$", re.IGNORECASE
 )

@@ -56,7 +56,6 @@ def draw(kind: str, results: list[Result]) -> Figure:
 def over_time(results: list[Result]) -> Figure:
     """Five panels, one a figure of series.TIMELINE, a line a result; steps at the syncs."""
     figure, panels = plots.panels(len(TIMELINE), 9.0)
-    styles = ("-", "--", ":", "-.")
     for number, result in enumerate(results):
         entries = timeline(result)
         times = [entry["begin_s"] for entry in entries] + [entries[-1]["end_s"]]
@@ -64,14 +63,16 @@ def over_time(results: list[Result]) -> Figure:
             values = [entry[name] for entry in entries]
             panel.step(
                 times, [*values, values[-1]], where="post", color=COLOURS[number % len(COLOURS)],
-                linestyle=styles[number % len(styles)], label=label(result),
+                linestyle=plots.STYLES[number % len(plots.STYLES)], label=label(result),
             )  # fmt: skip
     for panel, text in zip(panels, TIMELINE.values(), strict=True):
         panel.set_title(text, loc="left", fontsize="small")
         panel.grid(alpha=0.3)
         panel.set_ylim(bottom=0)
-    panels[0].set_yscale("symlog")
-    panels[0].legend(fontsize="small")
+    for panel in panels[:3]:  # a burst while the guest is stopped is a hundred times what is sent otherwise
+        panel.set_yscale("symlog")
+        panel.set_ylim(bottom=0)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", fontsize="small", ncols=2)
     panels[-1].set_xlabel("host time since the migrate command (s), modelled")
     return figure
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours: told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES = ("-", "--", ":", "-.")
 _STEPS = 60
 
 
@@ -35,11 +36,12 @@ def rounds(results: list[Result]) -> Figure:
     Pending is drawn falling evenly from each sync to the next.
     """
     figure, (above, below) = panels(2, 5.5)
-    for result, colour in zip(results, COLOURS * len(results), strict=False):
+    for number, result in enumerate(results):
+        colour, style = COLOURS[number % len(COLOURS)], STYLES[number % len(STYLES)]
         label = f"{result.config['design']} on {result.config['log']}"
-        above.plot(*_pending_over_time(result), color=colour, label=label)
+        above.plot(*_pending_over_time(result), color=colour, linestyle=style, label=label)
         stall_ms = [0.0, *(result.rounds["modelled_stall_ns"].cum_sum() / 1e6)]
-        below.step([0.0, *(result.rounds["end_ns"] / 1e9)], stall_ms, color=colour, where="post")
+        below.step([0.0, *(result.rounds["end_ns"] / 1e9)], stall_ms, color=colour, linestyle=style, where="post")
     above.set_ylabel("pages pending")
     above.set_yscale("symlog")
     above.set_ylim(bottom=0)
@@ -73,7 +75,7 @@ def phases(results: list[Result], kind: str) -> Figure:
     }
     if kind not in parts:
         raise UsageError(f"phases are modelled or measured, not {kind!r}")
-    figure, (axis,) = panels(1, 1.2 + 0.5 * len(results))
+    figure, (axis,) = panels(1, 1.6 + 0.5 * len(results))
     names = [f"{result.config['design']}\non {result.config['log']}" for result in results]
     left = [0.0] * len(results)
     for part, colour in zip(parts[kind], COLOURS, strict=False):
@@ -82,5 +84,5 @@ def phases(results: list[Result], kind: str) -> Figure:
         left = [a + b for a, b in zip(left, values, strict=True)]
     axis.invert_yaxis()
     axis.set_xlabel(f"ms, {kind}" + (" on this machine, not QEMU's" if kind == "measured" else ""))
-    axis.legend()
+    figure.legend(loc="outside lower center", ncols=len(parts[kind]))
     return figure

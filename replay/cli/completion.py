@@ -13,6 +13,7 @@ EXAMPLES = """put it where the shell looks:
   replay completion zsh > ~/.zfunc/_replay      (with fpath+=~/.zfunc before compinit)
   replay completion fish > ~/.config/fish/completions/replay.fish
 """
+_NO_FILES = ("help", "list", "completion", "doctor", "demo")
 _PLUGINS = {"--design": "design", "--log": "log", "--policy": "policy"}
 
 
@@ -65,6 +66,30 @@ def values() -> dict[str, list[str]]:
     return found
 
 
+def positions() -> dict[str, list[str]]:
+    """What may stand for a command's argument, where that is not a trace."""
+    from replay import plugins
+    from replay.cli import export, plot, topics
+    from replay.cli import list as lists
+    from replay.reproducing import scenario
+
+    essays = [name for kind in topics.KINDS for name in plugins.names(kind)]
+    return {
+        "help": [*(topic.name for topic in topics.TOPICS), *essays],
+        "plot": [*plot.KINDS, *names()],
+        "list": list(lists.KINDS),
+        "export": list(export.FORMATS),
+        "import": plugins.names("importer"),
+        "capture": plugins.names("capture"),
+        "check": plugins.names("design"),
+        "reproduce": scenario.names(),
+        "explain": ["seed-96g", *names()],
+        "completion": list(SHELLS),
+        "doctor": [],
+        "demo": [],
+    }
+
+
 def names() -> list[str]:
     """What a trace may be called: shipped traces and workloads."""
     from replay import plugins
@@ -75,14 +100,21 @@ def names() -> list[str]:
 
 def _bash() -> str:
     first = shlex.quote(" ".join([*words(), "--help", "--version", "--quiet", "--verbose"]))
-    cases = "\n".join(f"    {name}) own={shlex.quote(' '.join(options))} ;;" for name, options in words().items())
+    known_places, traces = positions(), names()
+    cases = []
+    for name, options in words().items():
+        own, places = (shlex.quote(" ".join(some)) for some in (options, known_places.get(name, traces)))
+        cases.append(f"    {name}) own={own} places={places} ;;")
     following = "\n".join(
         f'    {option}) COMPREPLY=($(compgen -W {shlex.quote(" ".join(known))} -- "$word")); return ;;'
         for option, known in values().items()
     )
     return f"""# bash completion of replay
 _replay() {{
-  local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} command= own= at
+  local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} command= own= places= at
+  # bash takes --option=value apart at the sign
+  [[ $before == "=" && COMP_CWORD -gt 1 ]] && before=${{COMP_WORDS[COMP_CWORD-2]}}
+  [[ $word == "=" ]] && word=
   for ((at = 1; at < COMP_CWORD; at++)); do
     [[ ${{COMP_WORDS[at]}} != -* ]] && {{ command=${{COMP_WORDS[at]}}; break; }}
   done
@@ -94,10 +126,11 @@ _replay() {{
 {following}
   esac
   case $command in
-{cases}
+{chr(10).join(cases)}
   esac
   COMPREPLY=($(compgen -W "$own" -- "$word"))
-  [[ $word == -* ]] || COMPREPLY+=($(compgen -W {shlex.quote(" ".join(names()))} -- "$word") $(compgen -f -- "$word"))
+  [[ $word == -* ]] || COMPREPLY+=($(compgen -W "$places" -- "$word"))
+  [[ $word == -* || " {" ".join(_NO_FILES)} " == *" $command "* ]] || COMPREPLY+=($(compgen -f -- "$word"))
 }}
 complete -o filenames -F _replay replay
 """
@@ -127,5 +160,11 @@ def _fish() -> str:
             lines.append(
                 f"complete -c replay -n {seen} {how}" + (f" -x -a {shlex.quote(' '.join(takes))}" if takes else "")
             )
-    lines.append(f"complete -c replay -n 'not __fish_use_subcommand' -a {shlex.quote(' '.join(names()))}")
+    known_places, traces = positions(), names()
+    for name in COMMANDS:
+        places = known_places.get(name, traces)
+        if places:
+            lines.append(
+                f"complete -c replay -n '__fish_seen_subcommand_from {name}' -a {shlex.quote(' '.join(places))}"
+            )
     return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ EXAMPLES = """examples:
 
 kinds: timeline, rounds, phases, phases-measured, waterfall, compare (of results), heatmap (of a trace)
 """
-_KINDS = ("timeline", "rounds", "phases", "phases-measured", "waterfall", "compare", "heatmap")
+KINDS = ("timeline", "rounds", "phases", "phases-measured", "waterfall", "compare", "heatmap")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +30,8 @@ def main(args: argparse.Namespace) -> int:
     from replay import api
     from replay.cli.outputs import PICTURES, check_outputs, save_figure
 
-    if args.kind not in _KINDS:
-        raise unknown_name("kind of chart", args.kind, _KINDS)
+    if args.kind not in KINDS:
+        raise unknown_name("kind of chart", args.kind, KINDS)
     check_outputs((args.output, PICTURES))
     if args.kind == "waterfall" and len(args.things) > 2:
         raise UsageError("a waterfall is of one result, or of the difference of two")

@@ -31,13 +31,17 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading with, in this order: a note, facts (name, figure), charts, and rows of a table that is open."""
+    """A heading with, in this order: a note, facts (name, figure), charts, and rows of a table that is open.
+
+    long: the rows hold long texts, which are broken into lines instead of scrolled.
+    """
 
     title: str
     note: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     charts: tuple[Chart, ...] = ()
     rows: tuple[dict[str, Any], ...] = ()
+    long: bool = False
 
 
 def page(title: str, sections: list[Section]) -> str:
@@ -70,7 +74,7 @@ def _section(section: Section) -> str:
         parts.append(f'<div class="facts">{facts}</div>')
     parts += [_chart(chart) for chart in section.charts]
     if section.rows:
-        parts.append(_table(list(section.rows)))
+        parts.append(_table(list(section.rows), long=section.long))
     return f"<section>\n{chr(10).join(parts)}\n</section>"
 
 
@@ -86,7 +90,7 @@ def _chart(chart: Chart) -> str:
     )
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(rows: list[dict[str, Any]], *, long: bool = False) -> str:
     """Rows as a table; of many only the first and the last."""
     if not rows:
         return '<p class="note">nothing</p>'
@@ -100,7 +104,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             continue
         lines.append("<tr>" + "".join(f"<td>{escape(_cell(row.get(name)))}</td>" for name in names) + "</tr>")
     return (
-        '<div class="table" tabindex="0" role="region" aria-label="data"><table>'
+        f'<div class="table{" long" if long else ""}" tabindex="0" role="region" aria-label="data"><table>'
         f"<thead><tr>{heads}</tr></thead><tbody>\n"
         f"{chr(10).join(lines)}\n</tbody></table></div>"
     )

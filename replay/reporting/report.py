@@ -18,11 +18,9 @@ from replay.units import format_bytes
 if TYPE_CHECKING:
     from replay.describing.heat import Heat
     from replay.results.result import Result
-    from replay.sweeping.dataset import Sweep
 
 HEAT_ROWS, HEAT_COLUMNS = 40, 120
 MOST_RESULTS = 6
-MOST_RUNS = 3000
 _COMPARED = {
     "design": "", "log": "", "status": "", "total_ms": "", "downtime_ms": "", "syncs": "", "normal_pages": "",
     "zero_pages": "", "sent_bytes": "", "redundant_pages": "", "lost_pages": "", "fallback_rounds": "",
@@ -42,7 +40,7 @@ def of_results(results: list[Result], heat: Heat | None = None) -> str:
     if len(results) > 1:
         sections.append(_comparison(results))
     sections += [_rounds_section(result) for result in results]
-    sections.append(_provenance([(label(result), result.config, result.provenance) for result in results]))
+    sections.append(provenance([(label(result), result.config, result.provenance) for result in results]))
     names = " and ".join(label(result) for result in results[:2]) + (" and more" if len(results) > 2 else "")
     return page(f"{results[0].provenance['trace']['title']}: {names}", sections)
 
@@ -187,7 +185,7 @@ def _rounds_section(result: Result) -> Section:
     return Section(title=f"Rounds: {label(result)}", note="Modelled, us.", rows=tuple(rows))
 
 
-def _provenance(entries: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> Section:
+def provenance(entries: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> Section:
     rows: list[dict[str, Any]] = []
     flat = []
     for name, config, provenance in entries:
@@ -196,75 +194,16 @@ def _provenance(entries: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> Se
             told |= {f"{key} {k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
         flat.append((name, told))
     for key in dict.fromkeys(key for _, told in flat for key in told):
-        values = [_text(told.get(key)) for _, told in flat]
+        values = [as_text(told.get(key)) for _, told in flat]
         if len(set(values)) == 1:
             rows.append({"what": key, "value": values[0]})
         else:
             rows += [{"what": f"{key}: {name}", "value": value} for (name, _), value in zip(flat, values, strict=True)]
-    return Section(title="Provenance", rows=tuple(rows))
+    return Section(title="Provenance", rows=tuple(rows), long=True)
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def of_sweep(sweep: Sweep, ranking: list[dict[str, Any]], best: str) -> str:
-    """The page of a finished sweep: a ranking, and every completed run by total time and downtime."""
-    import polars as pl
-
-    about = sweep.about
-    runs = sweep.runs.collect()
-    counts = dict(runs["status"].value_counts().iter_rows())
-    facts = [("runs", f"{runs.height:,}"), *((str(key), f"{value:,}") for key, value in counts.items())]
-    done = runs.filter(pl.col("status") == "completed").head(MOST_RUNS)
-    charts = []
-    if done.height:
-        rows = done.select("run", "trace", "design", "log", "seed", "total_ms", "downtime_ms", "sent_bytes").to_dicts()
-        front = {row["run"] for row in _front(rows)}
-        for x, y, text in (
-            ("total_ms", "downtime_ms", "Downtime (ms, up) by total time (ms)"),
-            ("total_ms", "sent_bytes", "Bytes sent (up) by total time (ms)"),
-        ):
-            series = [
-                {"name": design, "points": [
-                    [row[x], row[y], f"run {row['run']}, {row['trace']}: {row['total_ms']:,} ms, "
-                     f"{row['downtime_ms']} ms down, "
-                     f"{format_bytes(row['sent_bytes'])}{', Pareto front' if row['run'] in front else ''}"]
-                    for row in rows if row["design"] == design
-                ]}
-                for design in dict.fromkeys(row["design"] for row in rows)
-            ]  # fmt: skip
-            spec = {"type": "xy", "x": "total time, ms", "series": series, "lines": False, "height": 320}
-            data = [row | {"pareto": row["run"] in front} for row in rows]
-            charts.append(Chart(title=text, note="one mark a completed run", spec=spec, rows=data))
-    note = f"Best first, by {best}; intervals are over seeds and start offsets."
-    sections = [
-        Section(title="Summary", facts=tuple(facts)),
-        Section(title="Ranking", note=note, rows=tuple(_flat(row) for row in ranking)),
-        Section(title="Runs", charts=tuple(charts), note="" if charts else "No run completed."),
-        _provenance([("sweep", {}, {key: _text(value) for key, value in about.items()})]),
-    ]
-    return page(f"Sweep {Path(sweep.folder).resolve().name}", sections)
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in row.items()}
-
-
-def _front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The runs that no other is as good as in total time, downtime and bytes, and better in one; a trace each."""
-    names = ("total_ms", "downtime_ms", "sent_bytes")
-    kept = []
-    for row in rows:
-        beaten = any(
-            other["trace"] == row["trace"]
-            and all(other[name] <= row[name] for name in names)
-            and any(other[name] < row[name] for name in names)
-            for other in rows
-        )
-        if not beaten:
-            kept.append(row)
-    return kept
 
 
 def write(text: str, output: str | os.PathLike[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from replay.reproducing import fitting, runs
 from replay.reproducing.report import FIT, PREDICTION, Figure, Report, Sign, WhatIf, signs_of
 from replay.reproducing.runs import Cell, Progress, Runs
-from replay.reproducing.scenario import Place, Scenario, Sensitivity
+from replay.reproducing.scenario import CPU_SHARE, Place, Scenario, Sensitivity
 
 
 def replayed(scenario: Scenario, *, sensitivity: bool = True, progress: Progress | None = None) -> Report:
@@ -64,6 +64,7 @@ def _figures(
             place=cell.place, published=published[cell.place],
             replayed=runs.figure_of(results[cell.place], cell, scenario.unit),
             kind=FIT if cell.place in chosen else PREDICTION,
+            unit="%" if cell.figure == CPU_SHARE else "",
         )
         for cell in cells
     }  # fmt: skip

@@ -22,6 +22,8 @@ class Figure:
     published: float
     replayed: float
     kind: str
+    unit: str = ""
+    """Where it is not the report's."""
 
     @property
     def error_pct(self) -> float | None:
@@ -148,12 +150,12 @@ def _sign(a: float, b: float) -> int:
     return (a > b) - (a < b)
 
 
-def spelled(value: float, unit: str) -> str:
-    """A figure of a table."""
+def spelled(value: float, unit: str = "") -> str:
+    """A figure of a table, with its unit where that is not the table's."""
     if not math.isfinite(value):
         return "never"
     digits = 0 if value >= 1000 else 1 if value >= 100 else 2 if value >= 10 else 3
-    return f"{value:,.{digits}f}"
+    return f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:
@@ -166,8 +168,8 @@ def rows(report: Report) -> list[tuple[str, ...]]:
         lines.append(
             (
                 *figure.place,
-                spelled(figure.published, report.unit),
-                spelled(figure.replayed, report.unit),
+                spelled(figure.published, figure.unit),
+                spelled(figure.replayed, figure.unit),
                 ("same" if both else "-") if error is None else f"{error:+.1f} %",
                 figure.kind,
                 "" if sign is None else "same" if sign.agrees else "other",

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
+import time
 
 import pytest
 
 import replay
 from replay import checkup, units
 from replay.cli.main import COMMANDS
+from replay.config import make
 from tests.cli.calls import call
 
 
@@ -67,6 +73,43 @@ def test_bash_completes(capsys):
     assert "double-ring" in completed("replay", "run", "redis-1g", "--design", "")
     assert completed("replay", "run", "redi") == ["redis-1g"]
     assert "heatmap" in completed("replay", "trace", "h")
+    assert completed("replay", "help", "addi") == ["adding-a-design"]
+    assert completed("replay", "help", "double") == ["double-ring"]
+    assert completed("replay", "plot", "time") == ["timeline"]
+    assert completed("replay", "reproduce", "xu") == ["xu-2020"]
+    assert completed("replay", "run", "redis-1g", "--log", "=", "kvm-") == ["kvm-bitmap", "kvm-ring"]
+    assert "bitmap" in completed("replay", "run", "--design", "=")
+
+
+def test_an_interactive_bash_completes(capsys, tmp_path):
+    """Keys go to a bash on a terminal, as a user's do."""
+    (tmp_path / "completion").write_text(call(capsys, "completion", "bash")[1])
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ |= {"TERM": "dumb", "PS1": "ready> "}
+        os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+    shown = b""
+
+    def press(keys, until):
+        nonlocal shown
+        shown = b""
+        os.write(terminal, keys)
+        deadline = time.monotonic() + 30
+        while until not in shown:
+            assert time.monotonic() < deadline, shown
+            if select.select([terminal], [], [], 0.2)[0]:
+                shown += os.read(terminal, 65536)
+
+    try:
+        press(b"", b"ready> ")
+        press(f"source {tmp_path}/completion; echo so''urced\n".encode(), b"sourced\r\nready> ")
+        press(b"replay run redi\t", b"replay run redis-1g ")
+        press(b"--design=doub\t", b"--design=double-ring ")
+        press(b"\x15replay help addi\t", b"adding-a-design ")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +119,7 @@ def test_bash_completes(capsys):
         (("run", "idle-1g", "--desing", "bitmap"), "Did you mean '--design'"),
         (("trace", "heatmpa", "idle-1g"), "Did you mean 'heatmap'"),
         (("completion", "tcsh"), "there are: bash, fish, zsh"),
+        (("run", "idle-1g", "--qemu-version", "ten"), "there are: 10.0, 10.2, 7.2, 9.x"),
     ],
 )
 def test_a_mistyped_name_gets_the_nearest(capsys, arguments, told):
@@ -108,6 +152,11 @@ def test_quiet_and_verbose_stand_anywhere(capsys):
 )  # fmt: skip
 def test_bandwidths_in_every_common_form(text, value):
     assert units.parse_bandwidth(text) == value
+
+
+def test_a_full_version_number_is_a_version():
+    versions = ("7.2.22", "9.1", "10.0.2", "10.2.0", "10.0")
+    assert [make({"qemu_version": text}).qemu_version for text in versions] == ["7.2", "9.x", "10.0", "10.2", "10.0"]
 
 
 def test_durations_in_every_common_form():

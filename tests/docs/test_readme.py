@@ -18,37 +18,56 @@ from tests.engine.test_scale_and_feed import small_trace
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in [ROOT / "README.md", ROOT / "notebooks" / "README.md", *sorted((ROOT / "replay").rglob("README.md")),
+                 *sorted((ROOT / "tools").rglob("README.md"))]
+}  # fmt: skip
+"""The front page, and those beside the code. traces/README.md has tests of its own."""
+BLOCKS = {name: re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL) for name, text in PAGES.items()}
 
 
-def commands() -> list[list[list[str]]]:
-    """The commands of every block, as they stand there."""
+def commands() -> list[tuple[str, list[list[str]]]]:
+    """The commands of every block, as they stand there, with their page."""
     found = []
-    for language, text in BLOCKS:
-        if language == "sh":
-            lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
-            found.append([words[1:] for words in lines if words and words[0] == "replay"])
-    return [block for block in found if block]
+    for name, blocks in BLOCKS.items():
+        for language, text in blocks:
+            if language == "sh":
+                lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
+                found.append((name, [words[1:] for words in lines if words and words[0] == "replay"]))
+    return [(name, block) for name, block in found if block]
 
 
-@pytest.mark.parametrize("block", commands(), ids=lambda block: " ".join(block[0]))
-def test_commands_run(block, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("page", "block"),
+    [pytest.param(page, block, id=f"{page}: {' '.join(block[0])}") for page, block in commands()],
+)
+def test_commands_run(page, block, monkeypatch, tmp_path, capsys):
     """In one folder, one after the other: later ones may use what earlier ones wrote, and files that are shown whole."""
     monkeypatch.chdir(tmp_path)
-    for name, text in re.findall(r"<!-- (\S+\.toml) -->\n```toml\n(.*?)```", README, re.DOTALL):
+    for name, text in re.findall(r"<!-- (\S+\.toml) -->\n```toml\n(.*?)```", PAGES[page], re.DOTALL):
         (tmp_path / name).write_text(text)
     for command in block:
         assert main(command) == 0, command
 
 
 def test_there_are_commands():
-    assert sum(map(len, commands())) >= 5
+    assert sum(len(block) for _, block in commands()) >= 40
+    assert sum(len(block) for page, block in commands() if page == "README.md") >= 5
 
 
-@pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "python"])
-def test_python_runs(text, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        pytest.param(page, text, id=f"{page}-{number}")
+        for page, blocks in BLOCKS.items()
+        for number, (language, text) in enumerate(blocks)
+        if language == "python"
+    ],
+)
+def test_python_runs(page, text, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
+    exec(compile(text, page, "exec"), {"__name__": "__main__"})
 
 
 def test_the_design_of_the_readme_works(tmp_path):
@@ -64,21 +83,55 @@ def test_the_design_of_the_readme_works(tmp_path):
         assert mine.rows[1]["dirty_pages"] == shipped.rows[1]["dirty_pages"]
 
 
+def test_the_suite_can_be_pointed_at_it(tmp_path):
+    """The command as it stands there, on one log and for one of its tests."""
+    [command] = re.findall(r"```\n(python -m pytest .*)\n```", README)
+    path = tmp_path / "byte_map.py"
+    path.write_text(README.split("<!-- a whole design -->\n```python\n")[1].split("```")[0])
+    words = command.replace("path/to/byte_map.py", str(path)).split()[1:]
+    words += ["-q", "-p", "no:cacheprovider", "-k", "idle_guest and tcg"]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"[1-9] passed", done.stdout)
+
+
 def test_generated_tables_are_fresh():
     done = subprocess.run([sys.executable, "tools/refresh_readme.py", "--check"], cwd=ROOT, check=False)
     assert done.returncode == 0, "run python tools/refresh_readme.py"
 
 
+def test_the_front_pages_picture_is_of_todays_replays():
+    done = subprocess.run([sys.executable, "tools/front_picture.py", "--check"], cwd=ROOT, check=False)
+    assert done.returncode == 0, "run python tools/front_picture.py, and look at it"
+
+
 def test_links_within_the_repository_lead_somewhere():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_every_page_is_one_step_from_the_front_page():
+    targets = {target.removesuffix("/") for target in re.findall(r"\]\((?!http)([^)#]+)\)", README)}
+    assert set(PAGES) - {"README.md"} <= targets
+    assert "traces/README.md" in targets
+
+
+def test_the_front_page_has_its_order():
+    heads = (
+        "\n![", "\n## Install", "\n## In sixty seconds", "\n## The question", "\n## Words", "\n## A design of your own",
+        "\n## What is modelled", "\n## How wrong it has been", "\n## How fast it is",
+    )  # fmt: skip
+    places = [README.index(head) for head in heads]
+    assert places == sorted(places)
+    assert len(README) < 30_000
 
 
 def test_the_package_list_is_complete():
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     present = {
         ".".join(path.parent.relative_to(ROOT).parts)
-        for pattern in ("*.py", "*.toml")
+        for pattern in ("*.py", "*.toml", "README.md")
         for path in (ROOT / "replay").rglob(pattern)
         if "__pycache__" not in path.parts
     }

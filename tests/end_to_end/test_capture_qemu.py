@@ -160,7 +160,9 @@ def test_the_guest_is_as_before_however_the_capture_ends(running, tmp_path, endi
 
 def test_the_commands_of_the_readme_run(guest, tmp_path):
     """As they stand there, in a folder of their own; the tool finds what the fixture has downloaded."""
-    commands = (ROOT / "README.md").read_text().split("<!-- record a guest -->\n```bash\n")[1].split("```")[0]
+    commands = (
+        (ROOT / "replay/captures/README.md").read_text().split("<!-- record a guest -->\n```bash\n")[1].split("```")[0]
+    )
     (tmp_path / "tools").symlink_to(ROOT / "tools")
     program = tmp_path / "bin" / "replay"
     program.parent.mkdir()

@@ -28,7 +28,8 @@ class Browser:
         self._read, from_child = os.pipe()
         command = (
             f"exec {PROGRAM} --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run "
-            f"--disable-background-networking --disable-extensions --remote-debugging-pipe "
+            f"--disable-background-networking --disable-component-update --disable-sync --disable-quic "
+            f"--disable-extensions --remote-debugging-pipe "
             f"--user-data-dir={self._profile.name} about:blank 3<&{to_child} 4>&{from_child}"
         )
         self._process = subprocess.Popen(

@@ -112,6 +112,23 @@ def test_text_in_a_report_stays_text():
     assert "4,600 more rows" in page.page("t", [page.Section(title="s", charts=(many,))])
 
 
+def test_a_sweep_is_ranked_in_ms_and_has_its_front(tmp_path):
+    plan = {"sweep": {"traces": [GUEST], "starts": 2}, "axes": {"max-bandwidth": ["200MB/s", "400MB/s"]}}
+    replay.sweep(plan | {"base": {"downtime-limit": "5ms", "zero-share": "30%"}}, tmp_path / "swept")
+    replay.report(tmp_path / "swept", tmp_path / "sweep.html")
+    text = (tmp_path / "sweep.html").read_text()
+    runs = replay.load_sweep(tmp_path / "swept").runs.collect()
+    ranking = text.split("<h2>Ranking</h2>")[1].split("</section>")[0]
+    best = min(runs["modelled_total_ns"]) / 1e6
+    assert '<th scope="col">best, ms</th>' in ranking
+    assert "<td>200</td>" in ranking
+    assert f"<td>{round(best, 1):.6g}</td>" in ranking
+    front = text.split("<h2>Pareto front</h2>")[1].split("</section>")[0]
+    fastest = runs.sort("total_ms", "downtime_ms", "sent_bytes").row(0, named=True)
+    assert f"<tr><td>{fastest['run']}</td>" in front
+    assert 'class="table long"' in text
+
+
 def test_perfetto_has_every_round_on_its_tracks(folder, results, capsys):
     assert main(["export", "perfetto", str(folder / "b.parquet"), "-o", str(folder / "b.json")]) == 0
     told = json.loads((folder / "b.json").read_text())

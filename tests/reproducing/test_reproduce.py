@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -11,7 +12,7 @@ import replay
 from replay.cli.main import main
 from replay.errors import UsageError
 from replay.jit import DISABLED
-from replay.reproducing import scan, scenario
+from replay.reproducing import picture, scan, scenario
 from replay.reproducing.report import Figure, markdown, signs_of
 
 compiled = pytest.mark.skipif(DISABLED, reason="full-size guests would take hours as plain Python")
@@ -118,6 +119,17 @@ def test_signs_agree_or_do_not(report):
     assert [(s.published, s.replayed) for s in signs_of(figures, ["r"], ("a", "b"))] == [(1, -1)]
 
 
+def test_shares_have_an_axis_and_a_unit_of_their_own(report):
+    shares = [dataclasses.replace(figure, unit="%", place=(f"share {figure.place[0]}", figure.place[1]))
+              for figure in report.figures if figure.error_pct is not None]  # fmt: skip
+    both = dataclasses.replace(report, figures=(*report.figures, *shares))
+    drawn = picture.draw(both)
+    assert [axis.get_xlabel().split(" ")[0] for axis in drawn.axes] == ["ms", "%"]
+    assert [len(axis.get_yticks()) for axis in drawn.axes] == [len(report.figures), len(shares)]
+    assert "| share A | slow | 19.00 % |" in markdown(both)
+    assert len(picture.draw(report).axes) == 1
+
+
 def test_sensitivity_rows_say_what_moves(report):
     zeros, search = report.what_ifs
     assert {figure.place[0] for figure in zeros.figures} == {"A", "B"}
@@ -207,3 +219,11 @@ def test_the_seed_table_keeps_its_signs():
     assert made.sign_agreement == 1.0
     assert all(abs(figure.error_pct) < 8 for figure in made.figures)
     assert {figure.place[0] for figure in made.figures if figure.kind == "prediction"} == {"16G", "64G", "96G"}
+
+
+@compiled
+@pytest.mark.parametrize(("experiment", "rows"), [("xu-2020", 1), ("huang-2022", 14)])
+def test_published_differences_keep_their_signs(experiment, rows):
+    made = replay.reproduce(experiment, sensitivity=False)
+    assert [sign.agrees for sign in made.signs] == [True] * rows
+    assert all(math.isinf(figure.replayed) == math.isinf(figure.published) for figure in made.figures)
