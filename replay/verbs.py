@@ -339,7 +339,7 @@ def holds(design: Any) -> bool:
 
 @verb
 def urgent(design: Any) -> Any:
-    """A page that whoever marked it must send at once; NONE when there is none. A live design is asked after every event
+    """A page that whoever marked it must send at once; NONE when there is none. Live designs are asked after every event
     and every run of the log's own thread, until there is none."""
     return NONE
 
