@@ -22,6 +22,31 @@ class Column:
     meaning: str
 
 
+LOSSES = {
+    "full": "a ring or queue was full: it waited, emptied it, or sent pages itself",
+    "sync": "a sync kicked it, or held the lock it needed",
+    "throttle": "it slept under a throttle or a dirty limit",
+    "fault": "its stores met pages tracked anew (count x write_fault of the cost table; recordings have their own faults "
+    "in them, so these delay nobody)",
+    "fetch": "after a switch to postcopy it waited at the target for pages",
+}
+"""Why a vCPU does not run: what the guest pays for its migration. Columns are named modelled_CAUSE_stall_ns."""
+
+LOST = tuple(f"modelled_{cause}_stall_ns" for cause in LOSSES)
+
+
+def _losses(of: str) -> tuple[Column, ...]:
+    return tuple(Column(n, "Int64", "ns", f"{of}{m}") for n, m in zip(LOST, LOSSES.values(), strict=True))
+
+
+VCPUS: tuple[Column, ...] = (
+    Column("vcpu", "Int32", "", "number of the vCPU"),
+    Column("ran_ns", "Int64", "ns", "host time in which it could have run: until the guest was stopped, and at the target"),
+    *_losses(""),
+    Column("modelled_lost_ns", "Int64", "ns", "sum of these"),
+    Column("modelled_lost_pct", "Float64", "%", "share of ran_ns that it did not run"),
+)
+
 _OWN = (
     Column("round", "Int32", "", "number of the sync that began it, from 1"),
     Column(
@@ -45,7 +70,13 @@ _OWN = (
     Column("iterate_calls", "Int64", "calls", "times the sender was entered"),
     Column("kring_used_max", "Int64", "entries", "fullest KVM ring"),
     Column("ring_used_max", "Int64", "entries", "fullest queue of the design"),
-    Column("modelled_stall_ns", "Int64", "ns", "vCPUs stood still for the dirty log, sum over vCPUs"),
+    Column(
+        "modelled_stall_ns",
+        "Int64",
+        "ns",
+        "stood still for the dirty log, sum over lanes: vCPUs and devices where rings stop single ones, else the guest",
+    ),
+    *_losses("sum over vCPUs: "),
     Column("modelled_harvest_ns", "Int64", "ns", "collecting from the dirty log at the sync"),
     Column("modelled_sync_ns", "Int64", "ns", "making it visible to the sender"),
     Column("modelled_find_ns", "Int64", "ns", "finding pages, clear calls included"),

@@ -19,10 +19,12 @@ from replay.migration.guest import (
     CLOSED_LOOP,
     END_NS,
     HOST,
+    N_CAUSES,
     N_STATE,
     NEXT_PS,
     OPEN,
     SOURCE_SHIFT,
+    SYNC,
     TICK_PS,
     VCPU_MASK,
     Guest,
@@ -91,6 +93,7 @@ class Feed:
         self.repeats = 0
         self.ended = False
         shape = source.shape
+        self.n_vcpus = shape.n_vcpus
         content = np.zeros((shape.n_words, 2), dtype=np.uint64)
         content[:, 0] = memory.ones_up_to(shape.n_pages, shape.n_words)
         zeros = memory.words(shape.n_words)
@@ -109,7 +112,7 @@ class Feed:
             head=memory.words(lanes),
             stop=memory.words(lanes),
             offset_ps=memory.words(lanes, (-start_ns * 1000) % _WRAP),
-            stall_ps=memory.words(lanes),
+            stall_ps=memory.words(N_CAUSES * lanes),
             held_ps=memory.words(lanes, _WRAP - 1),
             retry_ps=memory.words(lanes),
             state=state,
@@ -130,7 +133,7 @@ class Feed:
         guest = self.guest
         guest.state[BUSY_UNTIL_PS] = until_ps
         moving = guest.held_ps == NONE
-        guest.stall_ps[moving] += stall_ps
+        guest.stall_ps.reshape(N_CAUSES, -1)[SYNC, moving] += stall_ps
         if self.closed_loop:
             guest.offset_ps[moving] += stall_ps
         guest.state[NEXT_PS] = 0

@@ -34,6 +34,7 @@ from replay.verbs import (
     REFUSED,
     Meter,
     expect_write,
+    limit_sleep_ps,
     mark_ram,
     next_wake,
     rearm_page,
@@ -60,6 +61,8 @@ from replay.work import (
 NEXT_PS, END_NS, OPEN, CLOSED_LOOP, BUSY_UNTIL_PS, NEED_LANE, HIT_PS, CHECK, REDUNDANT = 0, 1, 2, 3, 4, 5, 6, 7, 8
 TICK_PS, TICK_EVERY_PS, NAP_PS, NAP_END_PS, NAPPED_PS, DILATION_PS, OUTSIDE = 9, 10, 11, 12, 13, 14, 15
 N_STATE = 16
+FULL, SYNC, SLEEP, FETCH = 0, 1, 2, 3  # why a lane stands still: parts of stall_ps, each of n_lanes
+N_CAUSES = 4
 DONE, NEED_EVENTS, WATCH_HIT = 0, 1, 2
 VCPU_MASK = U64(0x1FFF)
 HOST, VHOST = U64(1), U64(3)  # codes of trace/schema.py; those from vhost on keep a dirty log of their own
@@ -78,7 +81,7 @@ class Guest(NamedTuple):
     head: np.ndarray  # uint64 (n_lanes,)  next event of the lane
     stop: np.ndarray  # uint64 (n_lanes,)  end of the lane's events in this window
     offset_ps: np.ndarray  # uint64 (n_lanes,)  host time - guest time; wraps below zero
-    stall_ps: np.ndarray  # uint64 (n_lanes,)  how long the lane has stood still
+    stall_ps: np.ndarray  # uint64 (4 * n_lanes,)  how long each lane has stood still, for FULL, SYNC, SLEEP and FETCH
     held_ps: np.ndarray  # uint64 (n_lanes,)  host time since when the lane is held; NONE when it is not
     retry_ps: np.ndarray  # uint64 (n_lanes,)  host time at which a held lane tries again
     state: np.ndarray  # uint64 (16,)  NEXT_PS ... OUTSIDE, see the constants above; OUTSIDE 1: `outside` was written to
@@ -314,9 +317,10 @@ def drain_outside(design: Any, outside: np.ndarray, state: np.ndarray, meter: Me
 @kernel
 def _stall(offset_ps: np.ndarray, stall_ps: np.ndarray, state: np.ndarray, lane: Any, time: Any, stall: Any) -> None:
     """The lane stands still for `stall`, plus what a sync in progress makes it wait."""
-    if state[BUSY_UNTIL_PS] > time:
-        stall += state[BUSY_UNTIL_PS] - time
     stall_ps[lane] += stall
+    if state[BUSY_UNTIL_PS] > time:
+        stall_ps[U64(SYNC * offset_ps.size) + lane] += state[BUSY_UNTIL_PS] - time
+        stall += state[BUSY_UNTIL_PS] - time
     if state[CLOSED_LOOP] != U0:
         offset_ps[lane] += stall
 
@@ -350,6 +354,9 @@ def _let_go(
         guest.offset_ps[lane] += waited
     if took != U0:
         _stall(guest.offset_ps, guest.stall_ps, guest.state, lane, time, took)
+        slept = limit_sleep_ps(log, lane)
+        guest.stall_ps[lane] -= slept
+        guest.stall_ps[U64(SLEEP * guest.head.size) + lane] += slept
 
 
 @inlined

@@ -32,6 +32,7 @@ from replay.migration.guest import (
     CLOSED_LOOP,
     DONE,
     END_NS,
+    FETCH,
     NEED_EVENTS,
     NEED_LANE,
     OPEN,
@@ -161,7 +162,7 @@ def _placed(guest: Guest, target: Target, page: Any, time: Any) -> None:
             waited = time - target.fault_ps[lane]
             target.fault_ps[lane], target.free_ps[lane] = NONE, time
             guest.head[lane] += U1
-            guest.stall_ps[lane] += waited
+            guest.stall_ps[U64(FETCH * guest.head.size + lane)] += waited
             if target.at[RECORDED] == U0:
                 guest.offset_ps[lane] += waited
 
