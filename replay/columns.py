@@ -26,13 +26,16 @@ LOSSES = {
     "full": "a ring or queue was full: it waited, emptied it, or sent pages itself",
     "sync": "a sync kicked it, or held the lock it needed",
     "throttle": "it slept under a throttle or a dirty limit",
-    "fault": "its stores met pages tracked anew (count x write_fault of the cost table; recordings have their own faults "
-    "in them, so these delay nobody)",
+    "fault": "its stores met pages tracked anew: count x write_fault of the cost table; a recording has "
+    "faults in it already, so these delay nobody",
     "fetch": "after a switch to postcopy it waited at the target for pages",
 }
 """Why a vCPU does not run: what the guest pays for its migration. Columns are named modelled_CAUSE_stall_ns."""
 
 LOST = tuple(f"modelled_{cause}_stall_ns" for cause in LOSSES)
+
+LOST_SHARES = tuple(f"modelled_{cause}_pct" for cause in LOSSES)
+LOST_PCT = "modelled_lost_pct"
 
 
 def _losses(of: str) -> tuple[Column, ...]:
@@ -41,11 +44,21 @@ def _losses(of: str) -> tuple[Column, ...]:
 
 VCPUS: tuple[Column, ...] = (
     Column("vcpu", "Int32", "", "number of the vCPU"),
-    Column("ran_ns", "Int64", "ns", "host time in which it could have run: until the guest was stopped, and at the target"),
+    Column("ran_ns", "Int64", "ns", "host time in which it could have run: until the guest stopped, and at the target"),
     *_losses(""),
     Column("modelled_lost_ns", "Int64", "ns", "sum of these"),
-    Column("modelled_lost_pct", "Float64", "%", "share of ran_ns that it did not run"),
+    Column(LOST_PCT, "Float64", "%", "share of ran_ns that it did not run"),
 )
+
+SHARES: tuple[Column, ...] = (
+    Column(LOST_PCT, "Float64", "%", "share of its time that the guest did not run, mean over vCPUs"),
+    *(
+        Column(name, "Float64", "%", f"of modelled_lost_pct: {meaning}")
+        for name, meaning in zip(LOST_SHARES, LOSSES.values(), strict=True)
+    ),
+    Column("modelled_lost_most_pct", "Float64", "%", "the same of the vCPU that lost most"),
+)
+"""The guest's cost as shares, as rankings and comparisons have it."""
 
 _OWN = (
     Column("round", "Int32", "", "number of the sync that began it, from 1"),

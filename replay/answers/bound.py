@@ -16,6 +16,7 @@ from replay.analysis.compare import exact_figures
 from replay.analysis.guest_cost import guest_cost
 from replay.answers.hindsight import Hindsight, Moment, channel_of, hindsight
 from replay.answers.trials import Told, Trials
+from replay.columns import SHARES
 from replay.config import RunConfig, make
 from replay.errors import UsageError
 from replay.units import PS_PER_MS, PS_PER_NS
@@ -52,7 +53,7 @@ class Bound:
         (downtime and what the vCPU slowed most lost), `stopped_ns` (when the guest stopped), `sent_bytes`, `limited`
         (whether its senders heed the limit), and the least that was possible: `least_here_ns` of a pause when the guest
         stops at that moment, `least_ns` at the best one, `least_bytes`. `pause_ratio`, `bytes_ratio`: how often the
-        least. Null where a run did not complete or lost pages.
+        least. What the guest lost by cause: columns.SHARES. Null where a run did not complete or lost pages.
         """
         import polars as pl
 
@@ -94,7 +95,8 @@ def _SCHEMA(pl: Any) -> dict[str, Any]:  # noqa: N802
         "least_bytes",
     )
     schema = {"design": texts, "policy": texts, "status": texts, "refused": texts, "limited": pl.Boolean}
-    return schema | dict.fromkeys(names, whole) | {"pause_ratio": shares, "bytes_ratio": shares}
+    ratios = ("pause_ratio", "bytes_ratio", *(column.name for column in SHARES))
+    return schema | dict.fromkeys(names, whole) | dict.fromkeys(ratios, shares)
 
 
 def _told(found: Hindsight, moment: Moment) -> dict[str, int]:
@@ -200,7 +202,7 @@ def _row(
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"design": pair[0], "policy": pair[1], "status": None, "refused": None}
     empty = ("limited", "downtime_ns", "pause_ns", "stopped_ns", "end_ns", "sent_bytes", "least_here_ns", "least_ns",
-             "least_bytes", "pause_ratio", "bytes_ratio")  # fmt: skip
+             "least_bytes", "pause_ratio", "bytes_ratio", *(column.name for column in SHARES))  # fmt: skip
     row |= dict.fromkeys(empty)
     if run is None or isinstance(result, str):
         return row | {"status": "refused", "refused": str(result)}
@@ -221,4 +223,5 @@ def _row(
         "least_bytes": here.total_bytes,
         "pause_ratio": pause / max(1, here.downtime_ps // PS_PER_NS),
         "bytes_ratio": run.figures["sent_bytes"] / here.total_bytes,
+        **{column.name: run.figures[column.name] for column in SHARES},
     }

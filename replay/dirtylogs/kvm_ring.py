@@ -114,8 +114,9 @@ class State(NamedTuple):
     l1: np.ndarray  # uint64 (n_words,)  KVMSlot.dirty_bmap
     unmade: np.ndarray  # uint64 (n_vcpus,)  1 + page of the store that a full ring keeps from being made; 0: none
     registers: np.ndarray  # uint64 (10 + n_vcpus,)  SIZE, SOFT_LIMIT entries; N_VCPUS; NEXT_WAKE, WAKE_EVERY ps;
-    #                        USED_MAX entries; TURN the ring that is fetched from next; N_PUSHED entries; REPEATS 1: push before retire;
-    #                        PER_EXIT stores logged to an exit; from FAULTS on how many of each vCPU were logged
+    #                        USED_MAX entries; TURN the ring that is fetched from next; N_PUSHED entries;
+    #                        REPEATS 1: push before retire; PER_EXIT stores logged to an exit;
+    #                        from FAULTS on how many of each vCPU were logged
     reaped: np.ndarray  # uint64 (n_vcpus,)  entries of each ring reaped since the last measurement of the dirty limit
     sleep_us: np.ndarray  # uint64 (n_vcpus,)  how long each vCPU sleeps when its ring is full
     limit: np.ndarray  # uint64 (4,)  QUOTA_MIB a second and vCPU, 0: none; LIMIT_EVERY, LIMIT_SINCE ps; RATE_MAX_MIB
@@ -125,6 +126,7 @@ def build(config: Config, shape: GuestShape) -> State:
     """Everything write-protected, as enabling the log without manual protect leaves it; rings empty."""
     reserved = RESERVED_ENTRIES + (PML_ENTRIES if config.pml else 0)
     period, repeats = config.reaper_period * 1000, int(config.push_before_retire)
+    per_exit = PML_ENTRIES if config.pml else 1
     return State(
         slots=memory.pages(shape.n_vcpus * config.entries),
         ends=memory.words(2 * shape.n_vcpus),
@@ -134,8 +136,8 @@ def build(config: Config, shape: GuestShape) -> State:
         l1=memory.words(shape.n_words),
         unmade=memory.words(shape.n_vcpus),
         registers=np.array(
-            [config.entries, config.entries - reserved, shape.n_vcpus, period, period, 0, 0, 0, repeats]
-            + [PML_ENTRIES if config.pml else 1, *[0] * shape.n_vcpus],
+            [config.entries, config.entries - reserved, shape.n_vcpus, period, period, 0, 0, 0, repeats, per_exit]
+            + [0] * shape.n_vcpus,
             dtype=np.uint64,
         ),
         reaped=memory.words(shape.n_vcpus),

@@ -50,6 +50,11 @@ class Sweep:
         return self._scan("rounds", record.ROUND_COLUMNS)
 
     @cached_property
+    def vcpus(self) -> pl.LazyFrame:
+        """One row a vCPU of a run, with the columns of replay.columns.VCPUS: what it lost, by cause; `run`, `trace`."""
+        return self._scan("vcpus", record.VCPU_COLUMNS)
+
+    @cached_property
     def points(self) -> pl.LazyFrame:
         """One row a point of the plan: its `run`, `baseline` (a name or null), and a column of text an axis."""
         import polars as pl
@@ -99,8 +104,11 @@ def write(store: Store, entries: dict[int, Entry]) -> None:
                 for run in members
             )
             _write(temporary / "runs" / part / "part-0.parquet", columns, _in_chunks(rows), about)
-            rounds = (record.rounds_of(run.index, journal.read(entries[run.index])) for run in members)
-            _write(temporary / "rounds" / part / "part-0.parquet", record.ROUND_COLUMNS, _gathered(rounds), about)
+            for table, columns, parts in (
+                ("rounds", record.ROUND_COLUMNS, record.rounds_of), ("vcpus", record.VCPU_COLUMNS, record.vcpus_of),
+            ):  # fmt: skip
+                held = (parts(run.index, journal.read(entries[run.index])) for run in members)
+                _write(temporary / table / part / "part-0.parquet", columns, _gathered(held), about)
         _write(temporary / "points.parquet", _point_columns(plan), _in_chunks(_points(plan)), about)
         measured = ({"run": run.index} | journal.read(entries[run.index]).get("measured", {}) for run in plan.runs)
         aside = folder / f".{MEASURED}.{os.getpid()}.tmp"
