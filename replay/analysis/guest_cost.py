@@ -72,7 +72,7 @@ def spell_lost(shares: dict[str, Any], causes: int = len(LOSSES)) -> str:
     if shares[LOST_PCT] is None:
         return "-"
     parts = sorted(zip(LOSSES, (shares[name] for name in LOST_SHARES), strict=True), key=lambda part: -part[1])
-    parts = [part for part in parts if part[1] >= 0.005][:causes]
+    parts = [part for part in parts if part[1] >= 0.005 * shares[LOST_PCT] and part[1]][:causes]
     if causes == 1:
         told = "".join(f" {cause}" for cause, _ in parts)
     else:
