@@ -15,6 +15,8 @@ from replay import plugins
 from replay.analysis.compare import exact_figures
 from replay.analysis.guest_cost import guest_cost
 from replay.answers.hindsight import Hindsight, Moment, channel_of, hindsight
+from replay.answers.order import Order
+from replay.answers.order import order as best_order
 from replay.answers.trials import Told, Trials
 from replay.columns import SHARES
 from replay.config import RunConfig, make
@@ -46,6 +48,7 @@ class Bound:
     rows: list[dict[str, Any]]
     config: dict[str, Any]
     provenance: dict[str, Any]
+    order: Order | None = None
 
     @property
     def frame(self) -> pl.DataFrame:
@@ -113,6 +116,7 @@ def bound(
     *,
     designs: list[str] | None = None,
     policies: list[str] | None = None,
+    order: bool = False,
     threads: int | None = None,
     progress: Told | None = None,
     **options: Any,
@@ -120,8 +124,8 @@ def bound(
     """The offline optimum of a guest, and how far replays are from it.
 
     designs: spellings (default: every design that claims to be safe; [] for the bound alone). policies: spellings, ""
-    for none (default: none, and auto-converge). options: those of `replay.run`; give_up is 60 s unless given. Raises
-    UsageError, and TraceError for a damaged trace.
+    for none (default: none, and auto-converge). order: find the order of sends for the best switchover too. options:
+    those of `replay.run`; give_up is 60 s unless given. Raises UsageError, and TraceError for a damaged trace.
     """
     from replay.grid import safe_designs
 
@@ -154,6 +158,10 @@ def bound(
         }
         limited = hindsight(source, channel, **common)
         free = hindsight(source, channel.unlimited(), **common)
+        sent = None
+        if order:
+            told = {name: common[name] for name in ("start_ns", "loop", "all_data")}
+            sent = best_order(source, channel, limited.best, **told)
         moments = {at: (one, two) for at, one, two in zip(asked, limited.asked, free.asked, strict=True)}
         rows = [
             _row(pair, result, run, moments, (limited, free))
@@ -162,7 +170,9 @@ def bound(
         meta = trials.guest.metadata
         provenance = {"trace": {"name": trials.guest.path.name, "title": meta.title, "sha256": trials.guest.digest}}
     told = {key: value for key, value in base.as_dict().items() if key not in ("design", "policy")}
-    return Bound(limited=limited, channel=free, rows=rows, config=json.loads(json.dumps(told)), provenance=provenance)
+    return Bound(
+        limited=limited, channel=free, rows=rows, config=json.loads(json.dumps(told)), provenance=provenance, order=sent
+    )
 
 
 def source_of(guest: Any, config: RunConfig) -> tuple[Any, Any]:
