@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 import replay
 from replay.errors import ReplayError, TraceError, UsageError
 from replay.sweeping import plan as planning
-from replay.sweeping.estimate import estimate
+from replay.sweeping.estimate import spread, estimate
 from replay.sweeping.jobs import Guests, by_guest, stream
 from replay.sweeping.sources import Source
 from tests.sweeping.common import GUEST, OTHER, PLAN, RUNS, TOML, plan
@@ -191,9 +192,27 @@ def test_a_plan_that_is_no_toml_says_where(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_estimate_is_made_of_runs_from_all_over_the_plan(tmp_path):
+    """Of 800 runs the first 30 have every trace, design, link and start among them: no axis is in step with them."""
+    axes = {
+        "design": ["bitmap", "double-ring", "ring-only", "ring-fallback"],
+        "link": [f"{n}Gbit/s" for n in (1, 2, 5, 9)],
+    }
+    told = plan(sweep={"traces": [GUEST, OTHER], "starts": 25}, axes=axes, baselines={})
+    runs = planning.make(told, tmp_path).runs
+    assert len(runs) == 800
+    chosen = list(itertools.islice(spread(runs), 30))
+    assert len({run.index for run in chosen}) == 30
+    assert {run.source.label for run in chosen} == {run.source.label for run in runs}
+    for name, least in (("design", 4), ("link", 4), ("start", 12)):
+        assert len({getattr(run.job.config, name) for run in chosen}) >= least
+    assert list(spread(runs[:7])) == runs[:7]
+
+
 def test_an_estimate_counts_runs_and_memory(tmp_path):
     told = estimate(planning.make(PLAN, tmp_path), jobs=2)
-    assert (told.runs, told.at_once, told.sampled, told.at_least) == (RUNS, 2, 5, False)
+    assert (told.runs, told.at_once, told.at_least) == (RUNS, 2, False)
+    assert 20 < told.sampled <= RUNS
     assert 0 < told.seconds < 60
     assert 2 * (24 << 20) <= told.bytes < 1 << 30
 
