@@ -108,8 +108,13 @@ _OWN = (
 ROUNDS: tuple[Column, ...] = _OWN + tuple(Column(c.name, "Int64", c.unit, c.meaning) for c in COUNTERS)
 
 
-def markdown_table(columns: tuple[Column, ...] = ROUNDS) -> str:
-    """The columns as the README shows them."""
+def markdown() -> str:
+    """Both tables of a record as the README shows them."""
+    between = "And one row a vCPU: `result.vcpus`, the table `vcpus` of a sweep; `replay list vcpu-columns`."
+    return f"{_markdown_table(ROUNDS)}\n\n{between}\n\n{_markdown_table(VCPUS)}"
+
+
+def _markdown_table(columns: tuple[Column, ...]) -> str:
     lines = ["| column | unit | meaning |", "|---|---|---|"]
     lines += [f"| `{column.name}` | {column.unit} | {column.meaning} |" for column in columns]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from replay.columns import markdown_table  # noqa: E402
+from replay import columns  # noqa: E402
 
 README = ROOT / "README.md"
 
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when the columns are stale")
     args = parser.parse_args()
     text = README.read_text()
-    fresh = replace(text, "the record's columns", markdown_table())
+    fresh = replace(text, "the record's columns", columns.markdown())
     if args.validate:
         from replay.validation.page import markdown
         from replay.validation.run import validate

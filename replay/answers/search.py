@@ -57,8 +57,8 @@ def _downtime_ns(result: Result) -> int:
 
 def means(results: list[Result]) -> dict[str, float | None]:
     """Means over the replays that completed: total_ns, downtime_ns, sent_bytes, stall_ns (sum over vCPUs), slowed
-    (share of the time by which the guest was delayed before it was stopped), and columns.SHARES (what it lost by cause,
-    faults included). None where none did."""
+    (share of the time by which the guest was delayed before it was stopped); None where none did. And of all replays
+    columns.SHARES: what vCPUs lost until the end, by cause, faults included."""
     done = [result for result in results if result.status == "completed"]
     told: dict[str, list[Any]] = {
         "total_ns": [_total_ns(result) for result in done],
@@ -67,7 +67,7 @@ def means(results: list[Result]) -> dict[str, float | None]:
         "stall_ns": [result.total("modelled_stall_ns") for result in done],
         "slowed": [guest_cost(result).share for result in done],
     }
-    shares = [lost(result.guest["vcpus"]) for result in done]
+    shares = [lost(result.guest["vcpus"]) for result in results]
     told |= {column.name: [row[column.name] for row in shares] for column in SHARES}
     return {name: sum(values) / len(values) if values else None for name, values in told.items()}
 

@@ -124,6 +124,7 @@ def _now(advice: Advice) -> list[str]:
     if now.completed:
         lines.append(f"mean of the {now.completed} that completed: total {total}, downtime {downtime}, {sent} sent, "
                      f"guest slowed {slowed}")  # fmt: skip
+    if now.figures:
         lines.append(f"of its vCPUs' time the guest lost {spell_lost(now.figures)}")
     return lines
 

@@ -13,7 +13,7 @@ import pytest
 import replay
 from replay.errors import ReplayError, TraceError, UsageError
 from replay.sweeping import plan as planning
-from replay.sweeping.estimate import spread, estimate
+from replay.sweeping.estimate import estimate, spread
 from replay.sweeping.jobs import Guests, by_guest, stream
 from replay.sweeping.sources import Source
 from tests.sweeping.common import GUEST, OTHER, PLAN, RUNS, TOML, plan
