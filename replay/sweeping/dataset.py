@@ -100,7 +100,8 @@ def write(store: Store, entries: dict[int, Entry]) -> None:
                 _write_runs(temporary, quote(source.label, safe=""), members, plan, entries, measured, about)
         with _Table(temporary / "points.parquet", _point_columns(plan), about) as points:
             for run, baseline, point in plan.points:
-                points.add({"run": [run], "baseline": [baseline]} | {name: [point.get(name)] for name in plan.axes})
+                told: dict[str, list[Any]] = {name: [point.get(name)] for name in plan.axes}
+                points.add({"run": [run], "baseline": [baseline]} | told)
         aside.replace(folder / MEASURED)
         _swap(temporary, folder / DATASET)
         journal.sync_folder(folder)
