@@ -100,8 +100,10 @@ def write(store: Store, entries: dict[int, Entry]) -> None:
                 _write_runs(temporary, quote(source.label, safe=""), members, plan, entries, measured, about)
         with _Table(temporary / "points.parquet", _point_columns(plan), about) as points:
             for run, baseline, point in plan.points:
-                told: dict[str, list[Any]] = {name: [point.get(name)] for name in plan.axes}
-                points.add({"run": [run], "baseline": [baseline]} | told)
+                told: dict[str, Any] = {"run": run, "baseline": baseline} | {
+                    name: point.get(name) for name in plan.axes
+                }
+                points.add({name: [value] for name, value in told.items()})
         aside.replace(folder / MEASURED)
         _swap(temporary, folder / DATASET)
         journal.sync_folder(folder)
