@@ -16,7 +16,8 @@ from replay.sweeping import plan as planning
 from replay.sweeping.estimate import estimate, spread
 from replay.sweeping.jobs import Guests, by_guest, stream
 from replay.sweeping.sources import Source
-from tests.sweeping.common import GUEST, OTHER, PLAN, RUNS, TOML, plan
+from replay.trace import shipped
+from tests.sweeping.common import GUEST, OTHER, PLAN, ROOT, RUNS, TOML, plan
 
 
 def made(tmp_path, **tables):
@@ -256,3 +257,11 @@ def test_measured_figures_are_not_ranked(whole, tmp_path):
         replay.sweep(PLAN, tmp_path, best="measured-find-cpu")
     with pytest.raises(ReplayError, match="measured"):
         replay.rank_sweep(whole, best="measured-find-cpu")
+
+
+def test_the_plan_in_tools_is_two_thousand_runs_of_every_shipped_trace(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    planned = planning.read("tools/sweep-96g.toml", tmp_path)
+    assert len(planned.runs) == 2000
+    assert all(run.job is not None and run.job.config.memory == 96 << 30 for run in planned.runs)
+    assert sorted(source.label for source in planned.sources) == sorted(shipped.names())
