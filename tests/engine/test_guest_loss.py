@@ -14,15 +14,15 @@ from tests.engine.harness import make_case, run_engine
 from tests.engine.test_dirty_limit import WRITER
 
 FAULT_NS = load(DEFAULT).fixed_ps["write_fault"] // 1000
-GUEST = "uniform:rate=20000,memory=64M,duration=2s,vcpus=2"
-SLOW = {"max_bandwidth": "20MB/s", "downtime_limit": "20ms", "give_up": "5s"}
+GUEST = "uniform:rate=5000,memory=16M,duration=1s,vcpus=2"
+SLOW = {"max_bandwidth": "8MB/s", "downtime_limit": "20ms", "give_up": "4s"}
 
 
 def column(outcome, cause):
     return [row[f"modelled_{cause}_stall_ns"] for row in outcome.guest["vcpus"]]
 
 
-def test_a_full_ring_and_a_dirty_limit_are_told_apart_by_vcpu():
+def test_a_full_ring_and_the_sleep_of_a_dirty_limit_are_told_apart_by_vcpu():
     free, limited = (run_engine(make_case(**WRITER, dirty_limit=limit)) for limit in (None, (1, 1000, 50)))
     assert column(free, "throttle") == [0, 0]
     asleep = column(limited, "throttle")
@@ -37,7 +37,7 @@ def test_a_full_ring_and_a_dirty_limit_are_told_apart_by_vcpu():
 
 def test_a_throttle_puts_every_vcpu_to_sleep():
     calm = replay.run(GUEST, **SLOW)
-    asleep = replay.run(GUEST, policy="auto-converge:initial=50,trigger=1", **SLOW | {"give_up": "30s"})
+    asleep = replay.run(GUEST, policy="auto-converge:initial=50,trigger=1", **SLOW | {"give_up": "9s"})
     assert calm.total("modelled_throttle_stall_ns") == 0
     first, second = asleep.vcpus["modelled_throttle_stall_ns"]
     assert first == second > 0.1 * asleep.vcpus["ran_ns"][0]
