@@ -125,7 +125,7 @@ class KvmRing:
         self.next_wake = case.reaper_ps
         self.used_max = 0
         self.noticed: Counter[int] = Counter()
-        self.per_exit = 512 if case.kring_reserved == 576 else 1  # with it the CPU logs, and leaves when its buffer is full
+        self.per_exit = 512 if case.kring_reserved == 576 else 1  # pml: out of the guest when its buffer is full
         self.unmade: dict[int, int] = {}  # vCPU to the page of the store that a full ring holds up
         self.quota, self.period, self.since, self.fastest = None, 0, 0, 0  # of the dirty limit
         self.reaped, self.sleep_us = [0] * case.n_vcpus, [0] * case.n_vcpus
