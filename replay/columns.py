@@ -22,6 +22,44 @@ class Column:
     meaning: str
 
 
+LOSSES = {
+    "full": "a ring or queue was full: it waited, emptied it, or sent pages itself",
+    "sync": "a sync kicked it, or held the lock it needed",
+    "throttle": "it slept under a throttle or a dirty limit",
+    "fault": "its stores met pages tracked anew: count x write_fault of the cost table; a recording has "
+    "faults in it already, so these delay nobody",
+    "fetch": "after a switch to postcopy it waited at the target for pages",
+}
+"""Why a vCPU does not run: what the guest pays for its migration. Columns are named modelled_CAUSE_stall_ns."""
+
+LOST = tuple(f"modelled_{cause}_stall_ns" for cause in LOSSES)
+
+LOST_SHARES = tuple(f"modelled_{cause}_pct" for cause in LOSSES)
+LOST_PCT = "modelled_lost_pct"
+
+
+def _losses(of: str) -> tuple[Column, ...]:
+    return tuple(Column(n, "Int64", "ns", f"{of}{m}") for n, m in zip(LOST, LOSSES.values(), strict=True))
+
+
+VCPUS: tuple[Column, ...] = (
+    Column("vcpu", "Int32", "", "number of the vCPU"),
+    Column("ran_ns", "Int64", "ns", "host time in which it could have run: until the guest stopped, and at the target"),
+    *_losses(""),
+    Column("modelled_lost_ns", "Int64", "ns", "sum of these"),
+    Column(LOST_PCT, "Float64", "%", "share of ran_ns that it did not run"),
+)
+
+SHARES: tuple[Column, ...] = (
+    Column(LOST_PCT, "Float64", "%", "share of its time that the guest did not run, mean over vCPUs"),
+    *(
+        Column(name, "Float64", "%", f"of modelled_lost_pct: {meaning}")
+        for name, meaning in zip(LOST_SHARES, LOSSES.values(), strict=True)
+    ),
+    Column("modelled_lost_most_pct", "Float64", "%", "the same of the vCPU that lost most"),
+)
+"""The guest's cost as shares, as rankings and comparisons have it."""
+
 _OWN = (
     Column("round", "Int32", "", "number of the sync that began it, from 1"),
     Column(
@@ -45,7 +83,13 @@ _OWN = (
     Column("iterate_calls", "Int64", "calls", "times the sender was entered"),
     Column("kring_used_max", "Int64", "entries", "fullest KVM ring"),
     Column("ring_used_max", "Int64", "entries", "fullest queue of the design"),
-    Column("modelled_stall_ns", "Int64", "ns", "vCPUs stood still for the dirty log, sum over vCPUs"),
+    Column(
+        "modelled_stall_ns",
+        "Int64",
+        "ns",
+        "stood still for the dirty log, sum over lanes: vCPUs and devices where rings stop single ones, else the guest",
+    ),
+    *_losses("sum over vCPUs: "),
     Column("modelled_harvest_ns", "Int64", "ns", "collecting from the dirty log at the sync"),
     Column("modelled_sync_ns", "Int64", "ns", "making it visible to the sender"),
     Column("modelled_find_ns", "Int64", "ns", "finding pages, clear calls included"),
@@ -64,8 +108,13 @@ _OWN = (
 ROUNDS: tuple[Column, ...] = _OWN + tuple(Column(c.name, "Int64", c.unit, c.meaning) for c in COUNTERS)
 
 
-def markdown_table(columns: tuple[Column, ...] = ROUNDS) -> str:
-    """The columns as the README shows them."""
+def markdown() -> str:
+    """Both tables of a record as the README shows them."""
+    between = "And one row a vCPU: `result.vcpus`, the table `vcpus` of a sweep; `replay list vcpu-columns`."
+    return f"{_markdown_table(ROUNDS)}\n\n{between}\n\n{_markdown_table(VCPUS)}"
+
+
+def _markdown_table(columns: tuple[Column, ...]) -> str:
     lines = ["| column | unit | meaning |", "|---|---|---|"]
     lines += [f"| `{column.name}` | {column.unit} | {column.meaning} |" for column in columns]
     return "\n".join(lines)

@@ -147,6 +147,20 @@ def unblock(log: Any, design: Any, vcpu: Any, meter: Meter) -> Any:
 
 
 @verb
+def limit_sleep_ps(log: Any, vcpu: Any) -> Any:
+    """How much of what `unblock` has just returned is sleep that a policy puts on this vCPU."""
+    return U0
+
+
+@verb
+def write_faults(log: Any) -> Any:
+    """(uint64 (n_vcpus,), a view: stores by each vCPU that met a page that is tracked; how many of them make the vCPU
+    leave the guest once), or None where the log does not say. Called from Python only.
+    """
+    return None
+
+
+@verb
 def harvest(log: Any, design: Any, meter: Meter) -> None:
     """Collect, at a sync, everything the log holds, and hand it to the design."""
 
@@ -339,7 +353,7 @@ def holds(design: Any) -> bool:
 
 @verb
 def urgent(design: Any) -> Any:
-    """A page that whoever marked it must send at once; NONE when there is none. Live designs are asked after every event
+    """A page that whoever marked it must send at once; NONE when there is none. Live designs are asked after each event
     and every run of the log's own thread, until there is none."""
     return NONE
 

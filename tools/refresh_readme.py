@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 import front_page  # noqa: E402
 
 import replay  # noqa: E402
-from replay.columns import markdown_table  # noqa: E402
+from replay import columns  # noqa: E402
 
 FRONT = "README.md"
 ERRORS = "replay/validation/README.md"
@@ -70,7 +70,7 @@ def main() -> int:
     if args.validate:
         fresh[ERRORS] = replace(fresh[ERRORS], "how wrong predictions have been", errors_of(args.validate))
     else:
-        fresh[RECORD] = replace(fresh[RECORD], "the record's columns", markdown_table())
+        fresh[RECORD] = replace(fresh[RECORD], "the record's columns", columns.markdown())
         fresh[FRONT] = replace(fresh[FRONT], "the answer", front_page.answer(replay.explain_seed()))
     if not args.check and not args.validate:
         output_of("-m", "replay", "demo")  # so that the second run measures warm kernels

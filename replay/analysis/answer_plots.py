@@ -142,7 +142,7 @@ def pareto_figure(found: dict[str, Any]) -> Figure:
     return figure
 
 
-_UNITS = {"ns": ("ms", 1e6), "bytes": ("MiB", float(1 << 20))}
+_UNITS = {"ns": ("ms", 1e6), "bytes": ("MiB", float(1 << 20)), "%": ("%", 1.0)}
 
 
 def _scaled(row: dict[str, Any], figure: dict[str, Any]) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from replay.analysis.guest_cost import lost
+from replay.columns import LOST
 from replay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ _SUMS = (
     "modelled_send_ns",
     "modelled_wait_ns",
     "modelled_stall_ns",
+    *LOST,
     "measured_harvest_ns",
     "measured_sync_ns",
     "measured_send_ns",
@@ -44,6 +47,7 @@ def figures(result: Result) -> dict[str, Any]:
         "fallback_rounds": result.total("fallback_rounds"),
         "kring_full_exits": result.total("kring_full_exits"),
         **{name: result.total(name) for name in _SUMS},
+        **lost(result.guest["vcpus"]),
     }
 
 

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from replay.columns import LOSSES, LOST_PCT
 from replay.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -51,7 +52,22 @@ _FIGURES = (
     ),
     PhaseFigure(
         name="stall", column="modelled_stall_ns", unit="ns", tie=0.001,
-        meaning="vCPU stall, modelled, sum over vCPUs",
+        meaning="stall for the dirty log, modelled, sum over vCPUs",
+    ),
+    PhaseFigure(
+        name="guest-lost", column=LOST_PCT, unit="%", tie=0.001,
+        meaning="share of its time that the guest did not run, modelled, by any cause, mean over vCPUs",
+    ),
+    PhaseFigure(
+        name="vcpu-lost", column="modelled_lost_most_pct", unit="%", tie=0.001,
+        meaning="the same share of the vCPU that lost most",
+    ),
+    *(
+        PhaseFigure(
+            name=f"stall-{cause}", column=f"modelled_{cause}_stall_ns", unit="ns", tie=0.001,
+            meaning=f"time that vCPUs did not run because of it ({cause}), modelled, sum over vCPUs",
+        )
+        for cause in LOSSES
     ),
     PhaseFigure(
         name="bytes", column="sent_bytes", unit="bytes", tie=0.001,
@@ -85,8 +101,9 @@ def cells(frame: pl.DataFrame, figure: PhaseFigure, tie: float | None = None) ->
     rows = [_cell(cell, members, figure.column, share) for cell, members in _by_cell(frame).items()]
     schema: Any = {
         "facet_index": pl.Int32, "y_index": pl.Int32, "x_index": pl.Int32, "winner": pl.String,
-        "tied": pl.List(pl.String), "value": pl.Int64, "runner_up": pl.String, "margin": pl.Float64,
-        "out": pl.List(pl.String),
+        "tied": pl.List(pl.String),
+        "value": pl.Float64 if figure.unit == "%" else pl.Int64,
+        "runner_up": pl.String, "margin": pl.Float64, "out": pl.List(pl.String),
     }  # fmt: skip
     return pl.DataFrame(rows, schema=schema)
 

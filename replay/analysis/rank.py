@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from replay.analysis.phase import PhaseFigure
+from replay.columns import LOST_PCT, LOST_SHARES
 from replay.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def rank(
     runs: pl.DataFrame, by: list[str], figure: PhaseFigure, *, settings: list[str], baseline: str | None = None
 ) -> pl.DataFrame:
     """One row a group of equal `by`, best first: `runs`, `completed`, `unsafe`, `mean`, `low`, `high` (null without an
-    interval), `best`, and `ratio`, the geometric mean of each run's figure over its baseline's.
+    interval), `best`, `ratio`, the geometric mean of each run's figure over its baseline's, and whatever the figure,
+    the mean share of its time that the guest lost, in all and by cause (columns LOST_PCT and LOST_SHARES).
 
     settings: columns of `runs` that say what a run is of. Raises UsageError for a column that there is not.
     """
@@ -52,6 +54,7 @@ def rank(
         failed=(pl.col("status") == "failed").sum(),
         unsafe=(~fine & (pl.col("status") == "completed")).sum(),
         best=value.min(),
+        **{name: pl.col(name).filter(fine).mean() for name in (LOST_PCT, *LOST_SHARES)},
         ratio=pl.col("ratio_to_baseline").filter(fine).log().mean().exp() if baseline is not None else pl.lit(None),
     )
     names = by or ["all"]

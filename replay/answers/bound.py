@@ -15,7 +15,10 @@ from replay import plugins
 from replay.analysis.compare import exact_figures
 from replay.analysis.guest_cost import guest_cost
 from replay.answers.hindsight import Hindsight, Moment, channel_of, hindsight
+from replay.answers.order import Order
+from replay.answers.order import order as best_order
 from replay.answers.trials import Told, Trials
+from replay.columns import SHARES
 from replay.config import RunConfig, make
 from replay.errors import UsageError
 from replay.units import PS_PER_MS, PS_PER_NS
@@ -45,6 +48,7 @@ class Bound:
     rows: list[dict[str, Any]]
     config: dict[str, Any]
     provenance: dict[str, Any]
+    order: Order | None = None
 
     @property
     def frame(self) -> pl.DataFrame:
@@ -52,7 +56,7 @@ class Bound:
         (downtime and what the vCPU slowed most lost), `stopped_ns` (when the guest stopped), `sent_bytes`, `limited`
         (whether its senders heed the limit), and the least that was possible: `least_here_ns` of a pause when the guest
         stops at that moment, `least_ns` at the best one, `least_bytes`. `pause_ratio`, `bytes_ratio`: how often the
-        least. Null where a run did not complete or lost pages.
+        least. What the guest lost by cause: columns.SHARES. Null where a run did not complete or lost pages.
         """
         import polars as pl
 
@@ -94,7 +98,8 @@ def _SCHEMA(pl: Any) -> dict[str, Any]:  # noqa: N802
         "least_bytes",
     )
     schema = {"design": texts, "policy": texts, "status": texts, "refused": texts, "limited": pl.Boolean}
-    return schema | dict.fromkeys(names, whole) | {"pause_ratio": shares, "bytes_ratio": shares}
+    ratios = ("pause_ratio", "bytes_ratio", *(column.name for column in SHARES))
+    return schema | dict.fromkeys(names, whole) | dict.fromkeys(ratios, shares)
 
 
 def _told(found: Hindsight, moment: Moment) -> dict[str, int]:
@@ -111,6 +116,7 @@ def bound(
     *,
     designs: list[str] | None = None,
     policies: list[str] | None = None,
+    order: bool = False,
     threads: int | None = None,
     progress: Told | None = None,
     **options: Any,
@@ -118,8 +124,8 @@ def bound(
     """The offline optimum of a guest, and how far replays are from it.
 
     designs: spellings (default: every design that claims to be safe; [] for the bound alone). policies: spellings, ""
-    for none (default: none, and auto-converge). options: those of `replay.run`; give_up is 60 s unless given. Raises
-    UsageError, and TraceError for a damaged trace.
+    for none (default: none, and auto-converge). order: find the order of sends for the best switchover too. options:
+    those of `replay.run`; give_up is 60 s unless given. Raises UsageError, and TraceError for a damaged trace.
     """
     from replay.grid import safe_designs
 
@@ -152,6 +158,10 @@ def bound(
         }
         limited = hindsight(source, channel, **common)
         free = hindsight(source, channel.unlimited(), **common)
+        sent = None
+        if order:
+            told = {name: common[name] for name in ("start_ns", "loop", "all_data")}
+            sent = best_order(source, channel, limited.best, **told)
         moments = {at: (one, two) for at, one, two in zip(asked, limited.asked, free.asked, strict=True)}
         rows = [
             _row(pair, result, run, moments, (limited, free))
@@ -160,7 +170,9 @@ def bound(
         meta = trials.guest.metadata
         provenance = {"trace": {"name": trials.guest.path.name, "title": meta.title, "sha256": trials.guest.digest}}
     told = {key: value for key, value in base.as_dict().items() if key not in ("design", "policy")}
-    return Bound(limited=limited, channel=free, rows=rows, config=json.loads(json.dumps(told)), provenance=provenance)
+    return Bound(
+        limited=limited, channel=free, rows=rows, config=json.loads(json.dumps(told)), provenance=provenance, order=sent
+    )
 
 
 def source_of(guest: Any, config: RunConfig) -> tuple[Any, Any]:
@@ -200,7 +212,7 @@ def _row(
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"design": pair[0], "policy": pair[1], "status": None, "refused": None}
     empty = ("limited", "downtime_ns", "pause_ns", "stopped_ns", "end_ns", "sent_bytes", "least_here_ns", "least_ns",
-             "least_bytes", "pause_ratio", "bytes_ratio")  # fmt: skip
+             "least_bytes", "pause_ratio", "bytes_ratio", *(column.name for column in SHARES))  # fmt: skip
     row |= dict.fromkeys(empty)
     if run is None or isinstance(result, str):
         return row | {"status": "refused", "refused": str(result)}
@@ -221,4 +233,5 @@ def _row(
         "least_bytes": here.total_bytes,
         "pause_ratio": pause / max(1, here.downtime_ps // PS_PER_NS),
         "bytes_ratio": run.figures["sent_bytes"] / here.total_bytes,
+        **{column.name: run.figures[column.name] for column in SHARES},
     }

@@ -48,7 +48,8 @@ class Fleet:
     @property
     def frame(self) -> pl.DataFrame:
         """`guest`, `file`, `converges` (never, sometimes, always), `completed` of `starts` with the interval `low` to
-        `high`, means over the completed ones (`total_ns`, `downtime_ns`, `sent_bytes`, `stall_ns`, `slowed`),
+        `high`, means over the completed ones (`total_ns`, `downtime_ns`, `sent_bytes`, `stall_ns`, `slowed`,
+        and, over all, what vCPUs lost by cause: columns.SHARES),
         `writes_per_s`, `memory_bytes`, and hindsight's `least_downtime_ns` and `possible` (null where not bounded).
         """
         import polars as pl

@@ -129,11 +129,13 @@ def channel_of(config: RunConfig, costs: Costs, n_pages: int) -> Channel:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """A switchover: when the guest stops (ps after the migrate command), the least downtime then, the least bytes."""
+    """A switchover: when the guest stops (ps after the migrate command), the least downtime then, the least bytes, and
+    how many of the guest's writes come before it."""
 
     at_ps: int
     downtime_ps: int
     total_bytes: int
+    writes: int
 
     def ends_ps(self, stop_ps: int) -> int:
         """When such a migration is over, at the earliest; stop_ps: of the channel."""
@@ -188,13 +190,13 @@ def hindsight(
     horizon = max(min(until_ps, max(0, first_ps) + 3 * period_ps + channel.lag_ps), *asked, 1)
     search = _Search(channel, sums, limit_ps - channel.stop_ps, horizon, asked)
     events = 0
-    for at_ps, page, begin, end in _spans(source, start_ns, loop, horizon):
+    for at_ps, page, begin, end in spans(source, start_ns, loop, horizon):
         search.look(at_ps, page, begin, end)
         events += at_ps.size
     return search.found(guest, events)
 
 
-def _spans(source: Source, start_ns: int, loop: bool, horizon: int) -> Iterator[tuple[_Array, _Array, int, int]]:
+def spans(source: Source, start_ns: int, loop: bool, horizon: int) -> Iterator[tuple[_Array, _Array, int, int]]:
     """(times in ps after the migrate command, pages, from, to) up to the horizon, without a gap."""
     shift, begin = -start_ns, 0
     while begin < horizon:
@@ -262,10 +264,11 @@ class _Search:
 
     def __init__(self, channel: Channel, sums: list[_Sum], allowed_ps: int, horizon: int, asked: Sequence[int]) -> None:
         self.channel, self.sums, self.allowed_ps, self.horizon = channel, sums, allowed_ps, horizon
-        self.best: tuple[int, int, int] | None = None  # (left, at, turned)
-        self.soonest: tuple[int, int, int] | None = None
+        self.best: tuple[int, int, int, int] | None = None  # (left, at, turned, writes before)
+        self.soonest: tuple[int, int, int, int] | None = None
+        self.seen = 0
         self.asked = [min(max(0, moment), horizon) for moment in asked]
-        self.answers: dict[int, tuple[int, int]] = {}
+        self.answers: dict[int, tuple[int, int, int]] = {}  # of (left, turned, writes before)
         self.bins = np.full(CURVE, np.iinfo(np.int64).max)
         self.edges = [horizon * step // CURVE for step in range(CURVE + 1)]
 
@@ -281,20 +284,21 @@ class _Search:
             at = self._from(
                 [until[least : least + 1] for until, _ in told], int(left[least]), begins[least : least + 1]
             )
-            self.best = (int(left[least]), min(int(at[0]), int(ends[least])), int(turned[least]))
+            self.best = (int(left[least]), min(int(at[0]), int(ends[least])), int(turned[least]), self.seen + least)
         if self.soonest is None and self.allowed_ps >= 0 and left[least] <= self.allowed_ps:
             gap = int((left <= self.allowed_ps).argmax())
             at = self._from([until[gap : gap + 1] for until, _ in told], self.allowed_ps, begins[gap : gap + 1])
             moment = np.minimum(at, ends[gap])
             there = self._left([until[gap : gap + 1] for until, _ in told], moment)
-            self.soonest = (int(there[0]), int(moment[0]), int(turned[gap]))
+            self.soonest = (int(there[0]), int(moment[0]), int(turned[gap]), self.seen + gap)
         places = np.minimum(ends * CURVE // max(1, self.horizon), CURVE - 1)
         np.minimum.at(self.bins, places, left)
         for moment in {*self.asked, *self.edges}:
             if begin <= moment <= end:
                 index = int(np.searchsorted(at_ps, moment, "right"))
                 there = self._left([until[index : index + 1] for until, _ in told], np.array([moment]))
-                self.answers[moment] = (int(there[0]), int(turned[index]))
+                self.answers[moment] = (int(there[0]), int(turned[index]), self.seen + index)
+        self.seen += at_ps.size
 
     def _left(self, until: list[_Array], at: _Array) -> _Array:
         return np.max([part.left(each, at) for part, each in zip(self.sums, until, strict=True)], axis=0)
@@ -305,13 +309,14 @@ class _Search:
     def found(self, guest: tuple[int, int], events: int) -> Hindsight:
         n_pages, n_zero = guest
 
-        def moment(left: int, at: int, turned: int) -> Moment:
+        def moment(left: int, at: int, turned: int, writes: int) -> Moment:
             data = n_pages - n_zero + turned
             size = data * self.channel.page_bytes + (n_pages - data) * self.channel.zero_bytes
             return Moment(
                 at_ps=at,
                 downtime_ps=left + self.channel.stop_ps,
                 total_bytes=size + self.channel.fixed_bytes,
+                writes=writes,
             )
 
         assert self.best is not None
@@ -323,7 +328,7 @@ class _Search:
             channel=self.channel,
             best=moment(*self.best),
             soonest=None if self.soonest is None else moment(*self.soonest),
-            asked=[moment(self.answers[at][0], at, self.answers[at][1]) for at in self.asked],
+            asked=[moment(self.answers[at][0], at, *self.answers[at][1:]) for at in self.asked],
             curve=curve,
             horizon_ps=self.horizon,
             n_pages=n_pages,

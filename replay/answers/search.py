@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from replay import axes
 from replay.analysis.compare import exact_figures
-from replay.analysis.guest_cost import guest_cost
+from replay.analysis.guest_cost import guest_cost, lost
 from replay.answers.advice import Found, Probe
 from replay.answers.trials import Trials
+from replay.columns import SHARES
 from replay.config import RunConfig
 from replay.errors import UsageError
 from replay.units import NS_PER_MS
@@ -56,7 +57,8 @@ def _downtime_ns(result: Result) -> int:
 
 def means(results: list[Result]) -> dict[str, float | None]:
     """Means over the replays that completed: total_ns, downtime_ns, sent_bytes, stall_ns (sum over vCPUs), slowed
-    (share of the time that the guest lost before it was stopped). None where none did."""
+    (share of the time by which the guest was delayed before it was stopped); None where none did. And of all replays
+    columns.SHARES: what vCPUs lost until the end, by cause, faults included."""
     done = [result for result in results if result.status == "completed"]
     told: dict[str, list[Any]] = {
         "total_ns": [_total_ns(result) for result in done],
@@ -65,6 +67,8 @@ def means(results: list[Result]) -> dict[str, float | None]:
         "stall_ns": [result.total("modelled_stall_ns") for result in done],
         "slowed": [guest_cost(result).share for result in done],
     }
+    shares = [lost(result.guest["vcpus"]) for result in results]
+    told |= {column.name: [row[column.name] for row in shares] for column in SHARES}
     return {name: sum(values) / len(values) if values else None for name, values in told.items()}
 
 

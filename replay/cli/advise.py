@@ -118,10 +118,14 @@ def _now(advice: Advice) -> list[str]:
         f"{advice.config.design} on {advice.config.log}, {_rate(advice.config.max_bandwidth)}{wire}:",
         f"{answer}: from {_share(now)} of the start moments (95 %, Clopper-Pearson)",
     ]
+    from replay.analysis.guest_cost import spell_lost
+
     total, downtime, sent, slowed = _figures(now)
     if now.completed:
         lines.append(f"mean of the {now.completed} that completed: total {total}, downtime {downtime}, {sent} sent, "
                      f"guest slowed {slowed}")  # fmt: skip
+    if now.figures:
+        lines.append(f"of its vCPUs' time the guest lost {spell_lost(now.figures)}")
     return lines
 
 

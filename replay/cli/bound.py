@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   replay bound redis-1g --link 1Gbit/s --max-bandwidth 0
   replay bound rand-1g --link 1Gbit/s --design bitmap --design double-ring:1024 --policy none
-  replay bound idle-1g --plot bound.png
+  replay bound idle-1g --plot bound.png --order order.parquet
 """
 
 
@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", metavar="FILE", help="draw it: .png, .svg or .pdf")
     parser.add_argument(
+        "--order", metavar="FILE", help="write in which order hindsight sends the pages, and when: .parquet"
+    )
+    parser.add_argument(
         "--give-up", default="60s", metavar="TIME", help="give a migration up after so long (default: 60s)"
     )
     add_json(parser)
@@ -41,16 +44,18 @@ def main(args: argparse.Namespace) -> int:
     """Find the optimum, replay, compare."""
     from replay import api
 
-    check_outputs((args.plot, PICTURES))
+    check_outputs((args.plot, PICTURES), (args.order, (".parquet",)))
     policies = None if args.policy is None else ["" if name == "none" else name for name in args.policy]
     show.note_compiling()
     with show.task_line("replays") as progress:
         found = api.bound(
-            args.trace, designs=args.design, policies=policies, progress=progress,
+            args.trace, designs=args.design, policies=policies, order=bool(args.order), progress=progress,
             **given_options(args, leave_out=("design", "policy")),
         )  # fmt: skip
     if args.plot:
         save_figure(found.plot(), args.plot)
+    if found.order is not None:
+        found.order.save(args.order, {"config": found.config, **found.provenance})
     if args.json:
         show.print_json(found.as_dict())
         return 0
@@ -78,6 +83,9 @@ def _lines(found: Bound) -> list[str]:
         lines.append(f"soonest in {limit} ms: ".ljust(21) + _moment(found, soonest))
     if found.limited.channel.limit_page_ps:
         lines.append(f"without max-bandwidth: {_moment(found, found.channel.best)}")
+    if found.order is not None:
+        lines.append(f"order of sends: {found.order.page.size:,} pages by their last writes, "
+                     f"{found.order.sent_after_the_stop:,} of them after the stop")  # fmt: skip
     return lines
 
 

@@ -78,6 +78,8 @@ def _show(found: Fleet) -> None:
 def _table(found: Fleet) -> Any:
     from rich.table import Table
 
+    from replay.analysis.guest_cost import spell_lost
+
     config = found.config
     limited = f"{format_bytes(config['max-bandwidth'])}/s" if config["max-bandwidth"] else "no limit"
     title = (
@@ -86,7 +88,7 @@ def _table(found: Fleet) -> Any:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("guest", overflow="fold")
     table.add_column("converges", no_wrap=True)
-    for head in ("from", "total", "downtime", "least", "slowed", "writes/s"):
+    for head in ("from", "total", "downtime", "least", "guest lost", "writes/s"):
         table.add_column(head, justify="right", no_wrap=True)
     for row in found.rows:
         times = ["-" if row[name] is None else format_duration(row[name])
@@ -94,6 +96,6 @@ def _table(found: Fleet) -> Any:
         table.add_row(
             row["guest"], row["converges"],
             f"{row['completed']}/{row['starts']} ({row['low']:.2f} to {row['high']:.2f})", *times,
-            "-" if row["slowed"] is None else f"{100 * row['slowed']:.2g} %", f"{row['writes_per_s']:,.0f}",
+            spell_lost(row, 1), f"{row['writes_per_s']:,.0f}",
         )  # fmt: skip
     return table

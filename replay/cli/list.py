@@ -9,7 +9,10 @@ from replay.cli import show
 from replay.cli.options import add_json
 from replay.errors import unknown_name
 
-KINDS = ("logs", "designs", "policies", "workloads", "traces", "importers", "captures", "costs", "columns", "counters")
+KINDS = (
+    "logs", "designs", "policies", "workloads", "traces", "importers", "captures", "costs", "columns", "vcpu-columns",
+    "counters",
+)  # fmt: skip
 PLUGINS = {
     "logs": "log", "designs": "design", "policies": "policy", "workloads": "workload", "importers": "importer",
     "captures": "capture",
@@ -18,7 +21,7 @@ PLUGINS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `replay list`."""
-    parser.add_argument("kind", nargs="?", metavar="|".join(KINDS), help="only these (default: all but the last five)")
+    parser.add_argument("kind", nargs="?", metavar="|".join(KINDS), help="only these (default: all but the last six)")
     add_json(parser)
 
 
@@ -63,7 +66,7 @@ def _entries(kind: str) -> list[dict[str, Any]]:
         return [{"name": name, "summary": costs.load(name).description} for name in costs.names()]
     from replay import columns, work
 
-    table: Any = columns.ROUNDS if kind == "columns" else work.COUNTERS
+    table: Any = {"columns": columns.ROUNDS, "vcpu-columns": columns.VCPUS}.get(kind, work.COUNTERS)
     return [{"name": item.name, "unit": item.unit, "summary": item.meaning} for item in table]
 
 

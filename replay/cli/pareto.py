@@ -8,7 +8,7 @@ from typing import Any
 from replay.cli import show
 from replay.cli.options import add_json
 from replay.cli.outputs import PICTURES, check_outputs, save_figure
-from replay.cli.sweep import spell_figure, spell_setting
+from replay.cli.sweep import FIGURES, spell_figure, spell_setting
 
 EXAMPLES = """examples:
   replay pareto results
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", metavar="AXIS,...", help="what a setting is (default: every axis but seed and start)")
     parser.add_argument(
         "--figures", metavar="FIGURE,...", default="downtime,total-time,bytes,stall",
-        help="two or more of downtime, total-time, bytes, stall, find-cpu (default: the first four)",
+        help=f"two or more of {FIGURES} (default: downtime,total-time,bytes,stall)",
     )  # fmt: skip
     parser.add_argument("--plot", metavar="FILE", help="draw them: .png, .svg or .pdf")
     parser.add_argument("--top", type=int, default=30, metavar="N", help="show so many lines (default: 30)")

@@ -12,7 +12,7 @@ from replay.cli.outputs import PICTURES, check_outputs, save_figure
 if TYPE_CHECKING:
     from replay.analysis.phase_map import Phase
 
-FIGURES = "total-time, downtime, find-cpu, stall, bytes or measured-find-cpu"
+FIGURES = "total-time, downtime, find-cpu, stall, stall-CAUSE, guest-lost, vcpu-lost, bytes or measured-find-cpu"
 LISTED = 12
 EXAMPLES = """examples:
   replay phase redis-1g --facet ring-size --figure find-cpu
@@ -99,11 +99,11 @@ def _table(phase: Phase, facet: int) -> Any:
 
 def _words(phase: Phase, cell: dict[str, Any]) -> tuple[str, str, str]:
     """A cell in words: who, the figure, by how much."""
-    from replay.units import format_bytes, format_duration
+    from replay.cli.sweep import spell_figure
 
     if cell["winner"] is None:
         return "none", "-", "-"
-    value = (format_bytes if phase.figure.unit == "bytes" else format_duration)(cell["value"])
+    value = spell_figure(phase.figure, cell["value"])
     who = cell["winner"] if len(cell["tied"]) == 1 else "tie: " + ", ".join(cell["tied"])
     if cell["runner_up"] is None:
         return who, value, "no other" if len(cell["tied"]) == 1 else "no difference"

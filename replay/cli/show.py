@@ -118,6 +118,9 @@ def trace_line(trace: Trace | Synthetic) -> str:
 
 def summary_lines(result: Result) -> list[str]:
     """A result in a few lines."""
+    from replay.analysis.guest_cost import lost, spell_lost
+
+    shares = lost(result.guest["vcpus"])
     ram, config, done = result.summary["ram"], result.config, result.status == "completed"
     end = f"downtime {result.summary['downtime']} ms" if done else f"{format_bytes(ram['remaining'])} left"
     checked = (
@@ -130,6 +133,7 @@ def summary_lines(result: Result) -> list[str]:
         f"modelled: total {result.summary['total-time']:,} ms, {end}, {ram['dirty-sync-count']} syncs",
         f"sent: {ram['normal']:,} normal + {ram['duplicate']:,} zero pages, {format_bytes(ram['transferred'])}",
         f"pages: {checked}",
+        f"guest: lost {spell_lost(shares)}; most, of one vCPU: {shares['modelled_lost_most_pct']:.3g} %",
     ]
     last = result.rows[-1]
     if last["cause"] == "postcopy":
@@ -221,6 +225,8 @@ def compare_table(results: list[Result]) -> Any:
     from rich.table import Table
 
     from replay.analysis.compare import compare
+    from replay.analysis.guest_cost import spell_lost
+    from replay.columns import LOST
 
     frame = compare(results).to_dicts()
     table = Table(title="Side by side (ratio to the first)", title_justify="left", box=None, pad_edge=False)
@@ -234,10 +240,13 @@ def compare_table(results: list[Result]) -> Any:
         table.add_row("unsafe", *(row["unsafe"] or "-" for row in frame))
     for name, label in (("total_ms", "total time"), ("downtime_ms", "downtime"), ("sent_bytes", "sent")):
         table.add_row(f"{label}, modelled", *(_with_ratio(row, name) for row in frame))
+    table.add_row("guest lost, modelled", *(spell_lost(row, 1) for row in frame))
     for prefix in ("modelled", "measured"):
         table.add_section()
-        for name in (key for key in frame[0] if key.startswith(prefix)):
-            label = name.removeprefix(f"{prefix}_").removesuffix("_ns")
+        for name in (key for key in frame[0] if key.startswith(prefix) and key.endswith("_ns")):
+            if name in LOST and not any(row[name] for row in frame):
+                continue
+            label = name.removeprefix(f"{prefix}_").removesuffix("_ns").replace("_", " ")
             table.add_row(f"{label}, {prefix}", *(_with_ratio(row, name) for row in frame))
     table.caption = (
         "modelled: counted work x cost table, deterministic; measured: our kernels on this machine, not QEMU's"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from replay.analysis.phase import PhaseFigure
     from replay.sweeping.run import Progress, Standing
 
-FIGURES = "total-time, downtime, find-cpu, stall or bytes"
+FIGURES = "total-time, downtime, find-cpu, stall, stall-CAUSE, guest-lost, vcpu-lost or bytes"
 EXAMPLES = """examples:
   replay sweep plan.toml --dry-run
   replay sweep plan.toml -o results
@@ -199,6 +199,8 @@ def spell_figure(figure: PhaseFigure, value: float | None) -> str:
 
     if value is None:
         return "-"
+    if figure.unit == "%":
+        return f"{value:.3g} %"
     return format_bytes(round(value)) if figure.unit == "bytes" else format_duration(value)
 
 
@@ -206,6 +208,7 @@ def _show(args: argparse.Namespace, folder: str, figure: PhaseFigure) -> int:
     from rich.table import Table
 
     from replay import api
+    from replay.analysis.guest_cost import spell_lost
 
     by = None if args.by is None else [name.strip() for name in args.by.split(",") if name.strip()]
     ranked = api.rank_sweep(folder, by, args.best, args.baseline)
@@ -217,7 +220,7 @@ def _show(args: argparse.Namespace, folder: str, figure: PhaseFigure) -> int:
     table = Table(title=f"Least {figure.meaning}", title_justify="left", box=None, pad_edge=False)
     for name in names:
         table.add_column(name.replace("_", "-"), overflow="fold")
-    for head in ("mean", "95 %", "best", "completed", *([f"x {args.baseline}"] if args.baseline else [])):
+    for head in ("mean", "95 %", "best", "guest lost", "completed", *([f"x {args.baseline}"] if args.baseline else [])):
         table.add_column(head, justify="right")
     for row in rows[: args.top]:
         half = "-" if row["low"] is None else f"± {spell_figure(figure, row['high'] - row['mean'])}"
@@ -225,13 +228,20 @@ def _show(args: argparse.Namespace, folder: str, figure: PhaseFigure) -> int:
         more = ["-" if row["ratio"] is None else f"{row['ratio']:.3f}"] if args.baseline else []
         cells = [spell_setting(name, row[name]) for name in names]
         table.add_row(
-            *cells, spell_figure(figure, row["mean"]), half, spell_figure(figure, row["best"]), completed, *more
+            *cells,
+            spell_figure(figure, row["mean"]),
+            half,
+            spell_figure(figure, row["best"]),
+            spell_lost(row, 1),
+            completed,
+            *more,
         )
     out = show.console()
     out.print(table)
     if len(rows) > args.top:
         out.print(f"... and {len(rows) - args.top} more (--top, --json)", markup=False)
     out.print("95 %: Student's t over repeats and start offsets; - where a setting was run once", markup=False)
+    out.print("guest lost: share of its vCPUs' time, and the largest cause of it (all: --json)", markup=False)
     return 0
 
 

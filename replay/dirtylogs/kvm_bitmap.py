@@ -23,12 +23,24 @@ from replay.jit import U0, U1, U6, U63, U64
 from replay.kernels import memory
 from replay.kernels.bitmap import test_and_set
 from replay.kernels.bits import popcount
-from replay.verbs import GuestShape, Meter, fold_slots, harvest, heeds, rearm, rearm_due, write, write_host
+from replay.verbs import (
+    GuestShape,
+    Meter,
+    fold_slots,
+    harvest,
+    heeds,
+    rearm,
+    rearm_due,
+    write,
+    write_faults,
+    write_host,
+)
 from replay.work import CLEAR_IOCTLS, CLEAR_PAGES, CLEAR_WORDS, L0_WORDS, LOG_IOCTLS, LOGGED_WRITES, VCPU_KICKS
 
 CLEAR_SHIFT = 18  # log2 of the pages in a chunk: QEMU's x-clear-bitmap-shift, 1 GiB of 4 KiB pages
 _SHIFT = U64(CLEAR_SHIFT)
-N_PAGES, N_VCPUS = 0, 1
+N_PAGES, N_VCPUS, FAULTS = 0, 1, 2
+_FAULTS = U64(FAULTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +54,7 @@ class State(NamedTuple):
     l0: np.ndarray  # uint64 (n_words,)  bit set: dirty, and writes to the page go unnoticed
     l1: np.ndarray  # uint64 (n_words,)  KVMSlot.dirty_bmap: the last copy, less what was cleared
     due: np.ndarray  # uint64 (n_chunks,)  1: the chunk was synced and not yet cleared
-    sizes: np.ndarray  # uint64 (2,)  N_PAGES, N_VCPUS
+    sizes: np.ndarray  # uint64 (2 + n_vcpus,)  N_PAGES, N_VCPUS; from FAULTS on the write faults of each vCPU
 
 
 def build(config: Config, shape: GuestShape) -> State:
@@ -51,7 +63,7 @@ def build(config: Config, shape: GuestShape) -> State:
         l0=memory.ones_up_to(shape.n_pages, shape.n_words),
         l1=memory.words(shape.n_words),
         due=memory.words((shape.n_pages >> CLEAR_SHIFT) + 1),
-        sizes=np.array([shape.n_pages, shape.n_vcpus], dtype=np.uint64),
+        sizes=np.array([shape.n_pages, shape.n_vcpus, *[0] * shape.n_vcpus], dtype=np.uint64),
     )
 
 
@@ -64,12 +76,20 @@ def _heeds(log: State, page: Any) -> Any:
 def _write(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
     if not test_and_set(log.l0, page):
         meter.work[LOGGED_WRITES] += U1
+        log.sizes[_FAULTS + vcpu] += U1
     return U0
 
 
 @write_host.implement(State)
 def _write_host(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
-    return write(log, design, page, vcpu, meter)
+    if not test_and_set(log.l0, page):
+        meter.work[LOGGED_WRITES] += U1
+    return U0
+
+
+@write_faults.implement(State)
+def _write_faults(log: State) -> Any:
+    return log.sizes[FAULTS:], 1
 
 
 @harvest.implement(State)

@@ -44,6 +44,7 @@ from replay.verbs import (
     heeds,
     heeds_first,
     holds,
+    limit_sleep_ps,
     mark_slot,
     next_wake,
     occupancy_max,
@@ -55,6 +56,7 @@ from replay.verbs import (
     unblock,
     wake,
     write,
+    write_faults,
     write_host,
 )
 from replay.work import (
@@ -75,6 +77,8 @@ _PAGE, _MIB, _TOLERANCE_MIB = U64(4096), U64(1 << 20), U64(25)
 _PS_PER_US, _PS_PER_MS, _US_PER_S, _MS_PER_S = U64(10**6), U64(10**9), U64(10**6), U64(1000)
 _HALF_PCT, _ALL_PCT, _MOST_FILLS, _SMALL_STEPS = U64(50), U64(100), U64(99), U64(10)
 SIZE, SOFT_LIMIT, N_VCPUS, NEXT_WAKE, WAKE_EVERY, USED_MAX, TURN, N_PUSHED, REPEATS = 0, 1, 2, 3, 4, 5, 6, 7, 8
+PER_EXIT, FAULTS = 9, 10
+_FAULTS = U64(FAULTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +113,10 @@ class State(NamedTuple):
     armed: np.ndarray  # uint64 (n_words,)  bit set: the next write to the page is pushed
     l1: np.ndarray  # uint64 (n_words,)  KVMSlot.dirty_bmap
     unmade: np.ndarray  # uint64 (n_vcpus,)  1 + page of the store that a full ring keeps from being made; 0: none
-    registers: np.ndarray  # uint64 (9,)  SIZE, SOFT_LIMIT entries; N_VCPUS; NEXT_WAKE, WAKE_EVERY ps; USED_MAX entries;
-    #                        TURN the ring that is fetched from next; N_PUSHED entries; REPEATS 1: push before retire
+    registers: np.ndarray  # uint64 (10 + n_vcpus,)  SIZE, SOFT_LIMIT entries; N_VCPUS; NEXT_WAKE, WAKE_EVERY ps;
+    #                        USED_MAX entries; TURN the ring that is fetched from next; N_PUSHED entries;
+    #                        REPEATS 1: push before retire; PER_EXIT stores logged to an exit;
+    #                        from FAULTS on how many of each vCPU were logged
     reaped: np.ndarray  # uint64 (n_vcpus,)  entries of each ring reaped since the last measurement of the dirty limit
     sleep_us: np.ndarray  # uint64 (n_vcpus,)  how long each vCPU sleeps when its ring is full
     limit: np.ndarray  # uint64 (4,)  QUOTA_MIB a second and vCPU, 0: none; LIMIT_EVERY, LIMIT_SINCE ps; RATE_MAX_MIB
@@ -120,6 +126,7 @@ def build(config: Config, shape: GuestShape) -> State:
     """Everything write-protected, as enabling the log without manual protect leaves it; rings empty."""
     reserved = RESERVED_ENTRIES + (PML_ENTRIES if config.pml else 0)
     period, repeats = config.reaper_period * 1000, int(config.push_before_retire)
+    per_exit = PML_ENTRIES if config.pml else 1
     return State(
         slots=memory.pages(shape.n_vcpus * config.entries),
         ends=memory.words(2 * shape.n_vcpus),
@@ -129,7 +136,8 @@ def build(config: Config, shape: GuestShape) -> State:
         l1=memory.words(shape.n_words),
         unmade=memory.words(shape.n_vcpus),
         registers=np.array(
-            [config.entries, config.entries - reserved, shape.n_vcpus, period, period, 0, 0, 0, repeats],
+            [config.entries, config.entries - reserved, shape.n_vcpus, period, period, 0, 0, 0, repeats, per_exit]
+            + [0] * shape.n_vcpus,
             dtype=np.uint64,
         ),
         reaped=memory.words(shape.n_vcpus),
@@ -152,6 +160,7 @@ def _heeds_first(log: State) -> bool:
 def _write(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
     if not test_and_clear(log.armed, page):
         return U0
+    log.registers[_FAULTS + vcpu] += U1
     held = _push(log, design, page, vcpu, meter)
     if held == HELD and log.registers[REPEATS] != U0:
         log.unmade[vcpu] = page + U1
@@ -198,8 +207,19 @@ def _unblock(log: State, design: Any, vcpu: Any, meter: Meter) -> Any:
         page = log.unmade[vcpu] - U1
         log.unmade[vcpu] = U0
         if test_and_clear(log.armed, page):
+            log.registers[_FAULTS + vcpu] += U1
             _push(log, design, page, vcpu, meter)
     return spent_ps(meter) - before + meter.price[KRING_FULL_EXITS] + log.sleep_us[vcpu] * _PS_PER_US
+
+
+@limit_sleep_ps.implement(State)
+def _limit_sleep_ps(log: State, vcpu: Any) -> Any:
+    return log.sleep_us[vcpu] * _PS_PER_US
+
+
+@write_faults.implement(State)
+def _write_faults(log: State) -> Any:
+    return log.registers[FAULTS:], int(log.registers[PER_EXIT])
 
 
 @harvest.implement(State)

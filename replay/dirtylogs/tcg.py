@@ -32,9 +32,12 @@ from replay.verbs import (
     rearm_page,
     unblock,
     write,
+    write_faults,
 )
 from replay.work import FAN_OUT, LOGGED_WRITES, TLB_RESETS
 
+REFUSED_PAGE, SLOW = U0, U1
+_U2 = U64(2)
 _CLIENTS = U64(2)  # besides the migration bitmap, a store marks those of the display and of translated code
 
 
@@ -47,12 +50,12 @@ class State(NamedTuple):
     """Which pages would take the slow path."""
 
     armed: np.ndarray  # uint64 (n_words,)  bit set: the next store to the page is noticed
-    refused: np.ndarray  # uint64 (n_vcpus,)  the page that a waiting vCPU would store to
+    vcpus: np.ndarray  # uint64 (2 * n_vcpus,)  of each: REFUSED_PAGE it waits to store to, SLOW stores so far
 
 
 def build(config: Config, shape: GuestShape) -> State:
     """All pages armed."""
-    return State(armed=memory.ones_up_to(shape.n_pages, shape.n_words), refused=memory.words(shape.n_vcpus))
+    return State(armed=memory.ones_up_to(shape.n_pages, shape.n_words), vcpus=memory.words(2 * shape.n_vcpus))
 
 
 @heeds.implement(State)
@@ -70,11 +73,12 @@ def _write(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
     word, bit = page >> U6, U1 << (page & U63)
     armed = log.armed[word] & bit != U0
     if armed and full(design, page):
-        log.refused[vcpu] = page
+        log.vcpus[_U2 * vcpu + REFUSED_PAGE] = page
         return REFUSED
     if armed:
         log.armed[word] &= ~bit
         meter.work[LOGGED_WRITES] += U1
+        log.vcpus[_U2 * vcpu + SLOW] += U1
         meter.work[FAN_OUT] += _CLIENTS
         mark_ram(design, page, meter)
     return U0
@@ -82,7 +86,12 @@ def _write(log: State, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
 
 @unblock.implement(State)
 def _unblock(log: State, design: Any, vcpu: Any, meter: Meter) -> Any:
-    return NONE if full(design, log.refused[vcpu]) else U0
+    return NONE if full(design, log.vcpus[_U2 * vcpu + REFUSED_PAGE]) else U0
+
+
+@write_faults.implement(State)
+def _write_faults(log: State) -> Any:
+    return log.vcpus[1::2], 1
 
 
 @harvest.implement(State)

@@ -26,7 +26,7 @@ _FOLDER = Path(__file__).resolve().parent / "cost_tables"
 FIXED = (
     "connect", "setup", "setup_page", "first_copy", "logged_page", "crowded_page", "multifd_page", "loop_pass", "sync",
     "oversleep", "vm_stop", "device_state", "postcopy_page", "fault_request", "fault_place", "target_listen",
-    "target_run", "discard_run",
+    "target_run", "discard_run", "write_fault",
 )  # fmt: skip
 BYTES = ("setup", "device_state")
 DEFAULT = "generic-x86"

@@ -21,10 +21,12 @@ from replay.migration.guest import (
     END_NS,
     FILLS,
     HOST,
+    N_CAUSES,
     N_STATE,
     NEXT_PS,
     OPEN,
     SOURCE_SHIFT,
+    SYNC,
     TICK_PS,
     VCPU_MASK,
     Guest,
@@ -97,6 +99,7 @@ class Feed:
         self._dealt: list[tuple[np.ndarray, ...]] = [_no_events(), _no_events()]
         self.changed_kind = False  # whether some window's arrays are laid out otherwise than those before
         shape = source.shape
+        self.n_vcpus = shape.n_vcpus
         given = source.zero_pages()
         some_empty = bool(given.any())
         zeros = memory.words(shape.n_words) if some_empty else memory.unused(shape.n_words)
@@ -115,7 +118,7 @@ class Feed:
             head=memory.words(lanes),
             stop=memory.words(lanes),
             offset_ps=memory.words(lanes, (-start_ns * 1000) % _WRAP),
-            stall_ps=memory.words(lanes),
+            stall_ps=memory.words(N_CAUSES * lanes),
             held_ps=memory.words(lanes, _WRAP - 1),
             retry_ps=memory.words(lanes),
             state=state,
@@ -147,7 +150,7 @@ class Feed:
         guest = self.guest
         guest.state[BUSY_UNTIL_PS] = until_ps
         moving = guest.held_ps == NONE
-        guest.stall_ps[moving] += stall_ps
+        guest.stall_ps.reshape(N_CAUSES, -1)[SYNC, moving] += stall_ps
         if self.closed_loop:
             guest.offset_ps[moving] += stall_ps
         guest.state[NEXT_PS] = 0

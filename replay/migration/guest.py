@@ -42,6 +42,8 @@ from replay.work import (
 NEXT_PS, END_NS, OPEN, CLOSED_LOOP, BUSY_UNTIL_PS, NEED_LANE, FILLS, CHECK, REDUNDANT = 0, 1, 2, 3, 4, 5, 6, 7, 8
 TICK_PS, TICK_EVERY_PS, NAP_PS, NAP_END_PS, NAPPED_PS, DILATION_PS, OUTSIDE = 9, 10, 11, 12, 13, 14, 15
 N_STATE = 16
+FULL, SYNC, SLEEP, FETCH = 0, 1, 2, 3  # why a lane stands still: parts of stall_ps, each of n_lanes
+N_CAUSES = 4
 VCPU_MASK = U64(0x1FFF)
 HOST, VHOST = U64(1), U64(3)  # codes of trace/schema.py; those from vhost on keep a dirty log of their own
 SOURCE_SHIFT = U64(13)
@@ -75,7 +77,7 @@ class Guest(NamedTuple):
     head: np.ndarray  # uint64 (n_lanes,)  next event of the lane
     stop: np.ndarray  # uint64 (n_lanes,)  end of the lane's events in this window
     offset_ps: np.ndarray  # uint64 (n_lanes,)  host time - guest time; wraps below zero
-    stall_ps: np.ndarray  # uint64 (n_lanes,)  how long the lane has stood still
+    stall_ps: np.ndarray  # uint64 (4 * n_lanes,)  how long each lane has stood still, for FULL, SYNC, SLEEP and FETCH
     held_ps: np.ndarray  # uint64 (n_lanes,)  host time since when the lane is held; NONE when it is not
     retry_ps: np.ndarray  # uint64 (n_lanes,)  host time at which a held lane tries again
     state: (

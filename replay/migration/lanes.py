@@ -39,6 +39,8 @@ from replay.migration.guest import (
     NEXT_PS,
     OPEN,
     PS_PER_NS,
+    SLEEP,
+    SYNC,
     TICK_EVERY_PS,
     TICK_PS,
     VCPU_MASK,
@@ -55,6 +57,7 @@ from replay.verbs import (
     Meter,
     heeds,
     heeds_first,
+    limit_sleep_ps,
     live,
     next_wake,
     rearm_page,
@@ -377,9 +380,10 @@ def _wait(
 @kernel
 def _stall(offset_ps: np.ndarray, stall_ps: np.ndarray, state: np.ndarray, lane: Any, time: Any, stall: Any) -> None:
     """The lane stands still for `stall`, plus what a sync in progress makes it wait."""
-    if state[BUSY_UNTIL_PS] > time:
-        stall += state[BUSY_UNTIL_PS] - time
     stall_ps[lane] += stall
+    if state[BUSY_UNTIL_PS] > time:
+        stall_ps[U64(SYNC * offset_ps.size) + lane] += state[BUSY_UNTIL_PS] - time
+        stall += state[BUSY_UNTIL_PS] - time
     if state[CLOSED_LOOP] != U0:
         offset_ps[lane] += stall
 
@@ -413,6 +417,9 @@ def _let_go(
         guest.offset_ps[lane] += waited
     if took != U0:
         _stall(guest.offset_ps, guest.stall_ps, guest.state, lane, time, took)
+        slept = limit_sleep_ps(log, lane)
+        guest.stall_ps[lane] -= slept
+        guest.stall_ps[U64(SLEEP * guest.head.size) + lane] += slept
 
 
 @inlined

@@ -28,7 +28,7 @@ from replay.kernels.bitmap import count_set, find_next
 from replay.kernels.bits import popcount
 from replay.migration import link
 from replay.migration.engine import EMPTY, LIMITED, OUT_OF_TIME, WANT_EVENTS
-from replay.migration.guest import CLOSED_LOOP, END_NS, NEED_LANE, OPEN, Guest, read_pages, settle_classes
+from replay.migration.guest import CLOSED_LOOP, END_NS, FETCH, NEED_LANE, OPEN, Guest, read_pages, settle_classes
 from replay.migration.lanes import DONE, NEED_EVENTS, lane_time
 from replay.migration.link import LIMIT, PAGE_BYTES, WINDOW_MS, put_page, rate_exceeded
 from replay.migration.sender import CALLS, DEADLINE_PS, NOW_PS, check_time, next_page, step_done, wait_until
@@ -151,7 +151,7 @@ def _placed(guest: Guest, target: Target, page: Any, time: Any) -> None:
             waited = time - target.fault_ps[lane]
             target.fault_ps[lane], target.free_ps[lane] = NONE, time
             guest.head[lane] += U1
-            guest.stall_ps[lane] += waited
+            guest.stall_ps[U64(FETCH * guest.head.size + lane)] += waited
             if target.at[RECORDED] == U0:
                 guest.offset_ps[lane] += waited
 

@@ -119,11 +119,7 @@ class Precopy:
         if downtime_ms is None:
             self.close_round()
         summary = record.summary(self, status, setup_ms, downtime_ms)
-        guest = {
-            "stall_ns": [int(ps) // 1000 for ps in self.feed.guest.stall_ps],
-            "trace_repeats": self.feed.repeats,
-            "trace_ended": self.feed.ended,
-        }
+        guest = record.guest(self)
         lost, redundant = self._verify(status)
         return Outcome(
             status=status, summary=summary, rounds=self.rounds, lost_pages=lost, redundant_pages=redundant, guest=guest,

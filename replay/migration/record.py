@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replay.columns import ROUNDS
-from replay.migration import engine, link, wire
-from replay.migration.guest import CHECK, NAPPED_PS, REDUNDANT
+from replay.migration import engine, link, loss, wire
+from replay.migration.guest import CHECK, N_CAUSES, NAPPED_PS, REDUNDANT
 from replay.migration.link import CHANNEL_BYTES, FLUSHED, QUEUED
 from replay.migration.sender import FETCH_PS, LOCK_PS
 from replay.units import PS_PER_MS
@@ -52,11 +52,9 @@ def totals(machine: Precopy) -> dict[str, Any]:
     sending = machine.meter.work[:N_SEND] * price[:N_SEND]
     pages_ps = sum(int(sending[counter]) for counter in _PAGES)
     guest = machine.feed.guest
-    lanes, stall_ps = guest.stall_ps.size, int(guest.stall_ps.sum())
+    lanes, stall_ps = guest.head.size, int(guest.stall_ps.sum())
     still_ps = stall_ps + lanes * int(guest.state[NAPPED_PS])
-    ran_ps = int(machine.now) if machine.stopped_ps is None else machine.stopped_ps
-    if machine.resumed_ps is not None:
-        ran_ps += max(0, int(machine.now) - machine.resumed_ps)
+    ran_ps = _ran_ps(machine)
     grown: dict[str, Any] = dict(zip(INDEX, work.tolist(), strict=True))
     grown.update(
         guest_ns=(ran_ps * lanes - still_ps) // (1000 * lanes),
@@ -64,6 +62,7 @@ def totals(machine: Precopy) -> dict[str, Any]:
         redundant_pages=int(guest.state[REDUNDANT]),
         iterate_calls=machine.iterate_calls,
         modelled_stall_ns=stall_ps // 1000,
+        **loss.summed(machine),
         modelled_find_ns=(int(sending.sum()) - pages_ps) // 1000,
         modelled_send_ns=(pages_ps + machine.first_copies_ps) // 1000,
         modelled_aside_ns=(int((machine.aside.work * price).sum()) + machine.first_copies_aside_ps) // 1000,
@@ -75,6 +74,23 @@ def totals(machine: Precopy) -> dict[str, Any]:
     grown.update({f"modelled_{name}_ns": ps // 1000 for name, ps in spent.items()})
     grown.update({f"measured_{name}_ns": ns for name, ns in machine.clock.items()})
     return grown
+
+
+def _ran_ps(machine: Precopy) -> int:
+    """Host time in which the guest could run, at the source and at the target."""
+    ran_ps = int(machine.now) if machine.stopped_ps is None else machine.stopped_ps
+    return ran_ps if machine.resumed_ps is None else ran_ps + max(0, int(machine.now) - machine.resumed_ps)
+
+
+def guest(machine: Precopy) -> dict[str, Any]:
+    """What became of the guest."""
+    stall_ps = machine.feed.guest.stall_ps.reshape(N_CAUSES, -1).sum(axis=0)
+    return {
+        "stall_ns": [int(ps) // 1000 for ps in stall_ps],
+        "vcpus": loss.rows(machine, _ran_ps(machine)),
+        "trace_repeats": machine.feed.repeats,
+        "trace_ended": machine.feed.ended,
+    }
 
 
 def row(machine: Precopy, opened: dict[str, Any]) -> dict[str, Any]:

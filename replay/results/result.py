@@ -14,14 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replay.columns import ROUNDS
+from replay.columns import ROUNDS, VCPUS
 from replay.errors import ResultError
 
 if TYPE_CHECKING:
     import polars as pl
 
 _KEY = b"replay.result"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,13 @@ class Result:
         import polars as pl
 
         return pl.DataFrame(self.rows, schema={column.name: getattr(pl, column.dtype) for column in ROUNDS})
+
+    @cached_property
+    def vcpus(self) -> pl.DataFrame:
+        """One row a vCPU, with the columns of replay.columns.VCPUS: what it lost, by cause."""
+        import polars as pl
+
+        return pl.DataFrame(self.guest["vcpus"], schema={column.name: getattr(pl, column.dtype) for column in VCPUS})
 
     def total(self, column: str) -> int:
         """Sum of a column over the rounds."""
@@ -107,7 +114,8 @@ class Result:
             raise ResultError(f"{path}: a Parquet file, but not a result written by replay") from error
         if document.get("version") != FORMAT_VERSION:
             raise ResultError(
-                f"{path}: result format version {document.get('version')}, this program reads {FORMAT_VERSION}"
+                f"{path}: result format version {document.get('version')}, this program reads {FORMAT_VERSION}; "
+                "run the replay again, or read it with the version that wrote it"
             )
         own = ("version", "lost_pages", "redundant_pages", "unsafe", "guest", "config", "provenance")
         return cls(

@@ -53,6 +53,7 @@ from replay.verbs import (
     urgent,
     wake,
     write,
+    write_faults,
 )
 from replay.work import N_COUNTERS
 
@@ -77,6 +78,7 @@ class Verbs:
             log_state = _shrink(log_state, bounds)
         self._buffer, (self.log, self.design) = _flatten((log_state, design.build(shape)))
         zeros = np.zeros(N_COUNTERS, dtype=np.uint64)
+        self._faults = (write_faults(self.log) or (zeros[:0], 1))[0]
         self.meter = Meter(zeros, zeros.copy())
         self.mine = bytearray(HOLDS + bounds.vcpus)
         self.mine[OLD] = (1 << bounds.pages) - 1
@@ -91,6 +93,7 @@ class Verbs:
     def _save(self) -> bytes:
         if self.tiny_ring:
             self._forget_indices()
+        self._faults[:] = 0  # how often pages were written makes no difference to what comes
         return bytes(self.mine) + self._buffer.tobytes()
 
     def _restore(self, state: bytes) -> None:

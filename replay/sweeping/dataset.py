@@ -6,11 +6,9 @@ interrupted. What differs from time to time (`measured_*`, wall time, machine) i
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,15 +19,15 @@ from replay.columns import Column
 from replay.errors import ResultError
 from replay.sweeping import journal, record
 from replay.sweeping.journal import Entry, StoreError
-from replay.sweeping.plan import Plan
+from replay.sweeping.plan import Plan, PlannedRun
 from replay.sweeping.store import DATASET, MEASURED, Store, read_stamp, stamp
 
 if TYPE_CHECKING:
     import polars as pl
 
 KEY = b"replay.sweep"
-CHUNK_RUNS = 4096
-CHUNK_ROUNDS = 1 << 16
+ROWS = 1 << 15
+"""Rows of a row group, at least, but for the last one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +46,11 @@ class Sweep:
     def rounds(self) -> pl.LazyFrame:
         """One row a round, with the columns of replay.columns.ROUNDS but for measured ones, `run` and `trace`."""
         return self._scan("rounds", record.ROUND_COLUMNS)
+
+    @cached_property
+    def vcpus(self) -> pl.LazyFrame:
+        """One row a vCPU of a run, with the columns of replay.columns.VCPUS: what it lost, by cause; `run`, `trace`."""
+        return self._scan("vcpus", record.VCPU_COLUMNS)
 
     @cached_property
     def points(self) -> pl.LazyFrame:
@@ -89,22 +92,18 @@ def write(store: Store, entries: dict[int, Entry]) -> None:
     temporary = folder / f".{DATASET}.{os.getpid()}.tmp"
     about = json.dumps(stamp(plan), sort_keys=True)
     shutil.rmtree(temporary, ignore_errors=True)
+    aside = folder / f".{MEASURED}.{os.getpid()}.tmp"
     try:
-        for source in plan.sources:
-            part = f"trace={quote(source.label, safe='')}"
-            members = [run for run in plan.runs if run.source is source]
-            columns = record.run_columns(plan.baselines)
-            rows = (
-                record.row_of(run, plan.against.get(run.index, {}), journal.read(entries[run.index]), columns)
-                for run in members
-            )
-            _write(temporary / "runs" / part / "part-0.parquet", columns, _in_chunks(rows), about)
-            rounds = (record.rounds_of(run.index, journal.read(entries[run.index])) for run in members)
-            _write(temporary / "rounds" / part / "part-0.parquet", record.ROUND_COLUMNS, _gathered(rounds), about)
-        _write(temporary / "points.parquet", _point_columns(plan), _in_chunks(_points(plan)), about)
-        measured = ({"run": run.index} | journal.read(entries[run.index]).get("measured", {}) for run in plan.runs)
-        aside = folder / f".{MEASURED}.{os.getpid()}.tmp"
-        _write(aside, record.MEASURED_COLUMNS, _in_chunks(measured), about)
+        with _Table(aside, record.MEASURED_COLUMNS, about) as measured:
+            for source in plan.sources:
+                members = [run for run in plan.runs if run.source is source]
+                _write_runs(temporary, quote(source.label, safe=""), members, plan, entries, measured, about)
+        with _Table(temporary / "points.parquet", _point_columns(plan), about) as points:
+            for run, baseline, point in plan.points:
+                told: dict[str, Any] = {"run": run, "baseline": baseline} | {
+                    name: point.get(name) for name in plan.axes
+                }
+                points.add({name: [value] for name, value in told.items()})
         aside.replace(folder / MEASURED)
         _swap(temporary, folder / DATASET)
         journal.sync_folder(folder)
@@ -115,7 +114,28 @@ def write(store: Store, entries: dict[int, Entry]) -> None:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        (folder / f".{MEASURED}.{os.getpid()}.tmp").unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
+
+
+def _write_runs(
+    folder: Path, label: str, members: list[PlannedRun], plan: Plan, entries: dict[int, Entry], measured: _Table,
+    about: str,
+) -> None:  # fmt: skip
+    """The tables of one guest's runs, and their rows of the table of measured figures; each run is read once."""
+    part, columns = f"trace={label}/part-0.parquet", record.run_columns(plan.baselines)
+    with (
+        _Table(folder / "runs" / part, columns, about) as runs,
+        _Table(folder / "rounds" / part, record.ROUND_COLUMNS, about) as rounds,
+        _Table(folder / "vcpus" / part, record.VCPU_COLUMNS, about) as vcpus,
+    ):
+        for run in members:
+            kept = journal.read(entries[run.index])
+            row = record.row_of(run, plan.against.get(run.index, {}), kept, columns)
+            runs.add({name: [value] for name, value in row.items()})
+            rounds.add(record.rounds_of(run.index, kept))
+            vcpus.add(record.vcpus_of(run.index, kept))
+            told: dict[str, Any] = {"run": run.index} | kept.get("measured", {})
+            measured.add({column.name: [told.get(column.name)] for column in record.MEASURED_COLUMNS})
 
 
 def _swap(new: Path, place: Path) -> None:
@@ -134,51 +154,54 @@ def _point_columns(plan: Plan) -> tuple[Column, ...]:
     )
 
 
-def _points(plan: Plan) -> Iterator[dict[str, Any]]:
-    for run, baseline, point in plan.points:
-        yield {"run": run, "baseline": baseline} | {name: point.get(name) for name in plan.axes}
+class _Table:
+    """A Parquet file that is given rows; whole runs together are a row group. Synced to the disk when it is closed."""
 
+    def __init__(self, path: Path, columns: tuple[Column, ...], about: str) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
-def _in_chunks(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, list[Any]]]:
-    rows = iter(rows)
-    while chunk := list(itertools.islice(rows, CHUNK_RUNS)):
-        names = list(dict.fromkeys(name for row in chunk for name in row))
-        yield {name: [row.get(name) for row in chunk] for name in names}
+        kinds = {
+            "Int32": pa.int32(),
+            "Int64": pa.int64(),
+            "Float64": pa.float64(),
+            "Boolean": pa.bool_(),
+            "String": pa.string(),
+        }
+        fields = [pa.field(c.name, kinds[c.dtype], metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns]
+        self._schema = pa.schema(fields, metadata={KEY: about})
+        self._held: dict[str, list[Any]] = {column.name: [] for column in columns}
+        self._first = columns[0].name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("wb")
+        self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
 
+    def add(self, rows: dict[str, list[Any]]) -> None:
+        """More rows, as columns; all columns are there."""
+        for name, values in self._held.items():
+            values.extend(rows[name])
+        if len(self._held[self._first]) >= ROWS:
+            self._flush()
 
-def _gathered(parts: Iterable[dict[str, list[Any]]]) -> Iterator[dict[str, list[Any]]]:
-    """Rounds of whole runs together until they are a row group."""
-    held: dict[str, list[Any]] = {}
-    for part in parts:
-        for name, values in part.items():
-            held.setdefault(name, []).extend(values)
-        if len(held.get("run", [])) >= CHUNK_ROUNDS:
-            yield held
-            held = {}
-    if held:
-        yield held
+    def _flush(self) -> None:
+        import pyarrow as pa
 
+        size = len(self._held[self._first])
+        arrays = [pa.array(self._held[field.name], type=field.type) for field in self._schema]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=max(1, size))
+        for values in self._held.values():
+            values.clear()
 
-def _write(path: Path, columns: tuple[Column, ...], chunks: Iterable[dict[str, list[Any]]], about: str) -> None:
-    """A Parquet file, a row group a chunk, synced to the disk."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    def __enter__(self) -> _Table:
+        return self
 
-    kinds = {
-        "Int32": pa.int32(),
-        "Int64": pa.int64(),
-        "Float64": pa.float64(),
-        "Boolean": pa.bool_(),
-        "String": pa.string(),
-    }
-    fields = [pa.field(c.name, kinds[c.dtype], metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns]
-    schema = pa.schema(fields, metadata={KEY: about})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for chunk in chunks:
-                size = len(chunk["run"])
-                arrays = [pa.array(chunk.get(f.name, [None] * size), type=f.type) for f in fields]
-                writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=max(1, size))
-        file.flush()
-        os.fsync(file.fileno())
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file:
+            try:
+                if kind is None and self._held[self._first]:
+                    self._flush()
+                self._writer.close()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            finally:
+                self._writer.is_open = False  # or it tries again, on a closed file, when it is collected

@@ -81,7 +81,7 @@ def open_pool(given: str | Executor | None, jobs: int | None) -> Pool:
 
         slots = jobs or int(rest)
         spawning = multiprocessing.get_context("spawn")
-        return _around(ProcessPoolExecutor(int(rest), spawning, _deaf_to_interrupts), slots, owned=True)
+        return _around(ProcessPoolExecutor(int(rest), spawning, _settle_in), slots, owned=True)
     if name == "dask" and rest:
         from replay.sweeping.cluster import open_dask
 
@@ -113,6 +113,17 @@ def _around(executor: Executor, jobs: int | None, owned: bool = False) -> Pool:
     )
 
 
-def _deaf_to_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; the one that started the others decides."""
+def _settle_in() -> None:
+    """First thing that a process does. Ctrl-C reaches every process of a terminal; the one that started the others
+    decides. When that one is killed, nobody tells the others, which would wait for work for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    from multiprocessing import connection, parent_process
+
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

@@ -8,6 +8,7 @@ fit: reading leaves it out, the next sweep cuts it off and runs that run again. 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import struct
 import zlib
@@ -75,7 +76,13 @@ class Journal:
 
 def _records(path: Path) -> Iterator[tuple[int, bytes]]:
     """(offset, payload) of every sound record; what is damaged is stepped over, up to the next mark."""
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        if path.stat().st_size:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                yield from _found(data)
+
+
+def _found(data: mmap.mmap) -> Iterator[tuple[int, bytes]]:
     position = 0
     while (position := data.find(_MARK, position)) >= 0:
         if position + _HEAD.size > len(data):

@@ -14,7 +14,7 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from replay.columns import ROUNDS, Column
+from replay.columns import LOSSES, LOST, ROUNDS, SHARES, VCPUS, Column
 from replay.config import RunConfig
 from replay.errors import ReplayError
 from replay.sweeping.jobs import Guests, Job, run_job
@@ -64,10 +64,15 @@ _FIGURES = (
             ("find", "finding pages"),
             ("send", "checking and sending pages"),
             ("wait", "asleep because the window's bytes were used up"),
-            ("stall", "vCPUs stood still for the dirty log, sum over vCPUs"),
+            ("stall", "stood still for the dirty log, sum over lanes"),
             ("aside", "dirty-log work beside the clock"),
         )
     ),
+    *(
+        Column(name, "Int64", "ns", f"modelled, sum over rounds and vCPUs: {meaning}")
+        for name, meaning in zip(LOST, LOSSES.values(), strict=True)
+    ),
+    *SHARES,
     Column("modelled_total_ns", "Int64", "ns", "total time, modelled; null unless completed"),
     Column("modelled_downtime_ns", "Int64", "ns", "downtime, modelled; null unless completed"),
     Column("modelled_find_cpu_ns", "Int64", "ns", "CPU time spent finding pages, modelled"),
@@ -76,6 +81,7 @@ ROUND_COLUMNS = (
     RUN,
     *(column for column in ROUNDS if not column.name.startswith("measured_")),
 )
+VCPU_COLUMNS = (RUN, *VCPUS)
 MEASURED_COLUMNS = (
     RUN,
     *(
@@ -109,9 +115,9 @@ def forget() -> None:
 
 
 def perform(job: Job, *, cancelled: threading.Event | None = None) -> dict[str, Any]:
-    """Run a job wherever this is called: {"row", "rounds", "measured", "program"}, or {"failed": its error, "final"}.
+    """Run a job wherever this is called: {"row", "rounds", "vcpus", "measured", "program"}, or {"failed", "final"}.
 
-    final: whether the error is the job's own, so that it would come again. Raises only KeyboardInterrupt.
+    failed: its error; final: whether it is the job's own, so that it would come again. Raises only KeyboardInterrupt.
     """
     begin = time.perf_counter_ns()
     try:
@@ -134,6 +140,7 @@ def _kept(result: Result, begin: int) -> dict[str, Any]:
         "program": [result.provenance["replay"], result.provenance["sources"]],
         "row": config | {key: value for key, value in figures.items() if not key.startswith("measured_")},
         "rounds": rounds,
+        "vcpus": {c.name: [row[c.name] for row in result.guest["vcpus"]] for c in VCPUS},
         "measured": measured | {
             "measured_wall_ns": time.perf_counter_ns() - begin, "made_at": result.provenance["made_at"],
             "worker": where, "cpu": result.provenance["cpu"],
@@ -160,8 +167,14 @@ def row_of(
 
 def rounds_of(run: int, kept: dict[str, Any]) -> dict[str, list[Any]]:
     """The rounds of a run as columns; none of a run that failed."""
-    rounds = kept.get("rounds") or {}
-    size = len(rounds.get("round", []))
-    return {
-        column.name: [run] * size if column.name == "run" else rounds.get(column.name, []) for column in ROUND_COLUMNS
-    }
+    return _columns_of(run, kept.get("rounds") or {}, ROUND_COLUMNS)
+
+
+def vcpus_of(run: int, kept: dict[str, Any]) -> dict[str, list[Any]]:
+    """The vCPUs of a run as columns; none of a run that failed."""
+    return _columns_of(run, kept.get("vcpus") or {}, VCPU_COLUMNS)
+
+
+def _columns_of(run: int, told: dict[str, list[Any]], columns: tuple[Column, ...]) -> dict[str, list[Any]]:
+    size = len(next(iter(told.values()), []))
+    return {column.name: [run] * size if column is RUN else told.get(column.name, []) for column in columns}

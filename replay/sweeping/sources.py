@@ -1,7 +1,8 @@
 """The guests of a sweep: paths, globs, shipped names, generated guests, object-store URLs; each known by its content.
 
-A URL (s3://, gs://, abfs://, hdfs://, file://) goes through pyarrow's file systems, with their credentials and options;
-its file is fetched once into a folder of the sweep. Equal files, wherever they are, are one guest.
+A URL (s3://, gs://, abfs://, hdfs://, file://) goes through pyarrow's file systems, with their options ("?region=...",
+"?endpoint_override=...") and credentials, which no error repeats; its file is fetched once into a folder of the sweep.
+Equal files, wherever they are, are one guest.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from replay.sweeping.jobs import rate_of
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _GLOB = re.compile(r"[*?\[]")
+_SECRET = re.compile(r"(://)[^/@\s]*:[^/@\s]*@")
 LABEL_LENGTH = 80
 
 
@@ -114,14 +116,16 @@ def _distinct(sources: list[Source]) -> list[Source]:
 
 
 def _fetch(url: str, folder: Path) -> list[str]:
-    """Copies of what a URL, whose last part may be a glob, names. Raises TraceError."""
+    """Copies of what a URL, whose last part may be a glob, names. Raises TraceError and UsageError."""
     import pyarrow as pa
     from pyarrow import fs
 
-    head, _, last = url.rpartition("/")
+    path, question, options = url.partition("?")
+    head, _, last = path.rpartition("/")
     pattern = last if _GLOB.search(last) else None
+    shown = _SECRET.sub(r"\1", url)
     try:
-        system, place = fs.FileSystem.from_uri(head if pattern else url)
+        system, place = fs.FileSystem.from_uri(f"{head if pattern else path}{question}{options}")
         if pattern is None:
             infos = [system.get_file_info(place)]
         else:
@@ -129,10 +133,11 @@ def _fetch(url: str, folder: Path) -> list[str]:
             infos = [info for info in infos if PurePosixPath(info.path).match(pattern)]
         infos = sorted((info for info in infos if info.type == fs.FileType.File), key=lambda info: info.path)
         if not infos:
-            raise UsageError(f"traces: {url!r} names no file")
+            raise UsageError(f"traces: {shown!r} names no file")
         return [str(_copy(system, info, folder)) for info in infos]
     except (OSError, pa.ArrowException, ValueError, NotImplementedError) as error:
-        raise TraceError(f"{url}: cannot be read: {error}") from None
+        told = _SECRET.sub(r"\1", str(error))
+        raise TraceError(f"{shown}: cannot be read: {told}") from None
 
 
 def _copy(system: Any, info: Any, folder: Path) -> Path:

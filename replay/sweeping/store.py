@@ -2,7 +2,7 @@
 
 sweep.json             what the sweep is of; the same for everybody who takes part
 journal/I-of-N.journal every finished run of a shard (1-of-1: the whole)
-dataset/               the result, once every run is there: runs/ and rounds/ by trace, points.parquet
+dataset/               the result, once every run is there: runs/, rounds/, vcpus/ by trace, points.parquet
 measured.parquet       beside it: this machine's clock, which nobody can repeat
 fetched/               copies of traces that came from object stores
 lock, lock-I-of-N      held while somebody writes
@@ -24,7 +24,7 @@ from replay.sweeping import journal
 from replay.sweeping.journal import Entry, Journal, StoreError
 from replay.sweeping.plan import Plan
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STAMP, JOURNALS, DATASET, MEASURED, FETCHED = "sweep.json", "journal", "dataset", "measured.parquet", "fetched"
 
 _OF_PLAN = ("name", "runs", "axes", "baselines", "traces")
@@ -88,7 +88,10 @@ def read_stamp(folder: Path) -> dict[str, Any]:
     try:
         told: dict[str, Any] = json.loads((folder / STAMP).read_text(encoding="utf-8"))
         if told["version"] != FORMAT_VERSION:
-            raise ResultError(f"{folder}: sweep format version {told['version']}, this program reads {FORMAT_VERSION}")
+            raise ResultError(
+                f"{folder}: sweep format version {told['version']}, this program reads {FORMAT_VERSION}; run its plan "
+                "again in another folder, or read it with the version that wrote it"
+            )
     except FileNotFoundError:
         raise ResultError(f"{folder}: holds no sweep ({STAMP} is missing)") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -9,6 +9,7 @@ import pytest
 
 from replay.analysis.phase import figure_of
 from replay.analysis.rank import rank, t_quantile
+from replay.columns import LOST_PCT, LOST_SHARES
 from replay.errors import UsageError
 
 TOTAL = figure_of("total-time")
@@ -21,6 +22,7 @@ def runs(*rows):
             "run": number, "design": row[0], "link": row[1], "seed": row[2], "start": 0, "modelled_total_ns": row[3],
             "status": row[4] if len(row) > 4 else "completed", "unsafe": row[5] if len(row) > 5 else None,
             "lost_pages": 0, "baseline_b": 0 if row[1] == 1 else 1,
+            **dict.fromkeys((LOST_PCT, *LOST_SHARES), 0.0), LOST_PCT: 2.0 * row[2], "modelled_sync_pct": 1.5 * row[2],
         }
         for number, row in enumerate(rows)
     ]  # fmt: skip
@@ -88,3 +90,11 @@ def test_names_that_there_are_not():
         ranked(frame, ["desing"])
     with pytest.raises(UsageError, match="no baseline 'c'"):
         ranked(frame, ["design"], baseline="c")
+
+
+def test_every_ranking_says_what_the_guest_lost_and_to_what():
+    frame = runs(("a", 1, 1, 5), ("a", 1, 3, 6), ("a", 1, 9, 6, "not-converged"), ("b", 1, 1, 7, "failed"))
+    first, last = ranked(frame, ["design"])
+    assert (first["design"], first["modelled_lost_pct"], first["modelled_sync_pct"]) == ("a", 4.0, 3.0)
+    assert first["modelled_fault_pct"] == 0.0
+    assert last["modelled_lost_pct"] is None

@@ -243,3 +243,23 @@ def test_pictures_are_refused_before_the_work(tmp_path, capsys):
         code, _, err = call(capsys, command, "idle-1g", "--plot", "picture.gif")
         assert code == 2
         assert "must end in" in err
+
+
+def test_the_order_of_sends_as_a_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guest = "uniform:rate=20000,memory=32M,duration=1s"
+    words = ("bound", guest, "--link", "100MB/s", "--max-bandwidth", "0", "--design", "bitmap", "--policy", "none")
+    code, out, _ = call(capsys, *words, "--order", "order.parquet")
+    assert code == 0
+    assert "order of sends: 8,192 pages by their last writes" in out
+    sends = pl.read_parquet("order.parquet")
+    found = replay.bound(guest, designs=[], link="100MB/s", max_bandwidth=0, order=True)
+    assert sends.equals(found.order.frame)
+    assert sorted(sends["page"]) == list(range(8192))
+    assert sends["send_ns"].is_sorted()
+    late = sends.filter("in_downtime").height
+    assert f"{late:,} of them after the stop" in out
+    channel, best = found.channel.channel, found.channel.best
+    assert found.order.left_ps >= best.downtime_ps - channel.stop_ps
+    code, _, err = call(capsys, *words, "--order", "order.csv")
+    assert (code, "must end in .parquet" in err) == (2, True)

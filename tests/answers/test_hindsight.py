@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from replay.analysis.guest_cost import cost_of
 from replay.answers import hindsight as module
 from replay.answers.hindsight import Channel, channel_of, hindsight
+from replay.answers.order import order
 from replay.config import make
 from replay.errors import UsageError
 from replay.migration.feed import Window
@@ -120,6 +121,16 @@ def test_it_is_what_a_search_through_all_orders_finds(guest, cost, zero_cost, pi
     if found.soonest is not None:
         assert found.soonest.at_ps == kept[0] * NS
         assert found.soonest.downtime_ps <= 2 * NS
+    for moment in [*found.asked, found.best, *([found.soonest] if found.soonest else [])]:
+        sends = order(source, channel, moment, loop=False)
+        assert sends.left_ps == moment.downtime_ps  # the order reaches what no order can beat
+        assert sorted(sends.page.tolist()) == list(range(n_pages))
+        assert (sends.send_ps >= sends.last_write_ps).all()
+        busy = np.where(sends.zero, zero_cost, cost) * NS
+        assert (sends.send_ps[1:] >= sends.send_ps[:-1] + busy[:-1]).all()
+        written = dict([(page, t) for t, page in events][: moment.writes])
+        told = dict(zip(sends.page.tolist(), sends.last_write_ps.tolist(), strict=True))
+        assert {page: ps // NS for page, ps in told.items() if ps >= 0} == written
 
 
 @settings(max_examples=40, deadline=None)

@@ -60,7 +60,7 @@ def test_list_everything(capsys):
     assert code == 0
     for name in (*names("log"), *names("design"), "redis-1g"):
         assert name in out
-    for kind in ("logs", "designs", "traces", "costs", "columns", "counters"):
+    for kind in ("logs", "designs", "traces", "costs", "columns", "vcpu-columns", "counters"):
         code, out, _ = call(capsys, "list", kind, "--json")
         assert code == 0
         assert json.loads(out)[kind]

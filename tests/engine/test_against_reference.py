@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from replay.columns import LOSSES
 from replay.jit import DISABLED
 from replay.plugins import describe, names, parse
 from tests.engine.harness import (
@@ -20,6 +21,7 @@ from tests.engine.harness import (
 )
 from tests.reference.logs import LOGS
 from tests.reference.migration import DESIGNS
+from tests.reference.totals import lost
 
 PAIRS = [(log, design) for log in names("log") for design in names("design")]
 EXAMPLES = 8 if DISABLED else 30
@@ -59,6 +61,9 @@ def test_all_records_are_equal(log, design, data):
         assert ours.summary["ram"]["dirty-pages-rate"] == theirs.rate["value"]
         assert ours.summary["ram"]["pages-per-second"] == int(theirs.pps)
         assert ours.guest["stall_ns"] == [ps // 1000 for ps in theirs.guest.stalled]
+        for row in ours.guest["vcpus"]:
+            why = lost(theirs, row["vcpu"])
+            assert {name: row[f"modelled_{name}_stall_ns"] for name in LOSSES} == {n: why[n] // 1000 for n in LOSSES}
         assert ours.redundant_pages == theirs.redundant
         assert ours.throttle_steps == theirs.throttle_steps
         if theirs.completed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from tests.reference.case import DMA, VHOST, Case
@@ -17,11 +17,13 @@ class Guest:
     lanes: list[deque] = field(default_factory=list)
     delay: list[int] = field(default_factory=list)
     stalled: list[int] = field(default_factory=list)
+    why: list[Counter] = field(default_factory=list)  # of each lane: cause to ps
     cycles: list[int] = field(default_factory=list)
 
     def __post_init__(self):
         count = self.case.n_vcpus + 1 if self.per_vcpu else 1
         self.delay, self.stalled = [0] * count, [0] * count
+        self.why = [Counter() for _ in range(count)]
         self.all = [
             [(t, page, writer) for t, page, writer in self.case.events if count == 1 or self.lane_of(writer) == lane]
             for lane in range(count)
@@ -54,7 +56,8 @@ class Guest:
         self.napped += ps
         self.delay = [delay + ps for delay in self.delay]
 
-    def stall(self, lane, ps):
+    def stall(self, lane, ps, why):
         self.stalled[lane] += ps
+        self.why[lane][why] += ps
         if self.case.closed_loop:
             self.delay[lane] += ps

@@ -11,6 +11,7 @@ HELD, REFUSED = "held", "refused"
 
 class _NoRings:
     backlog = 0
+    per_exit = 1
 
     def fetch(self, design, limit, counts):
         return 0
@@ -29,6 +30,7 @@ class Tcg(_NoRings):
         self.n_pages = case.n_pages
         self.armed = set(range(case.n_pages))
         self.refused: dict[int, int] = {}
+        self.noticed: Counter[int] = Counter()
         self.next_wake = None
         self.used_max = 0
 
@@ -38,6 +40,7 @@ class Tcg(_NoRings):
                 self.refused[vcpu] = page
                 return REFUSED
             self.armed.discard(page)
+            self.noticed[vcpu] += 1
             counts["logged_writes"] += 1
             counts["fan_out"] += 2
             design.mark_ram(page, counts)
@@ -71,16 +74,19 @@ class KvmBitmap(_NoRings):
         self.kernel = set(range(case.n_pages))
         self.snapshot: set[int] = set()
         self.to_clear: set[int] = set()
+        self.noticed: Counter[int] = Counter()
         self.next_wake = None
         self.used_max = 0
 
     def write(self, design, page, vcpu, counts):
+        self.noticed[vcpu] += page not in self.kernel
+        return self.write_host(design, page, vcpu, counts)
+
+    def write_host(self, design, page, vcpu, counts):
         if page not in self.kernel:
             self.kernel.add(page)
             counts["logged_writes"] += 1
         return 0
-
-    write_host = write
 
     def harvest(self, design, counts):
         self.snapshot = set(self.kernel)
@@ -118,6 +124,8 @@ class KvmRing:
         self.slots: set[int] = set()
         self.next_wake = case.reaper_ps
         self.used_max = 0
+        self.noticed: Counter[int] = Counter()
+        self.per_exit = 512 if case.kring_reserved == 576 else 1  # pml: out of the guest when its buffer is full
         self.unmade: dict[int, int] = {}  # vCPU to the page of the store that a full ring holds up
         self.quota, self.period, self.since, self.fastest = None, 0, 0, 0  # of the dirty limit
         self.reaped, self.sleep_us = [0] * case.n_vcpus, [0] * case.n_vcpus
@@ -125,6 +133,7 @@ class KvmRing:
     def write(self, design, page, vcpu, counts):
         if page not in self.armed:
             return 0
+        self.noticed[vcpu] += 1
         held = self.push(page, vcpu, counts)
         if held == HELD and self.case.kring_repeats:
             self.unmade[vcpu] = page
@@ -162,6 +171,7 @@ class KvmRing:
             return None
         page = self.unmade.pop(vcpu, None)
         if page in self.armed:
+            self.noticed[vcpu] += 1
             self.push(page, vcpu, mine)
         counts.update(mine)
         return self.worth(mine) + self.case.prices["kring_full_exits"] + self.sleep_us[vcpu] * 10**6

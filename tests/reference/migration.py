@@ -255,7 +255,7 @@ class Migration:
             self.busy_until = self.now
             if self.counts["vcpu_kicks"] > kicks:
                 for lane in set(range(len(self.guest.lanes))) - set(self.source.held):
-                    self.guest.stall(lane, self.case.prices["vcpu_kicks"])
+                    self.guest.stall(lane, self.case.prices["vcpu_kicks"], "sync")
         now_ms = self.now // MS
         self.rate["pages"] += new
         self.syncs = self.opened["round"]

@@ -122,5 +122,6 @@ class Postcopy:
             guest.lanes[lane].popleft()
             self.free_of[lane] = time
             guest.stalled[lane] += time - since
+            guest.why[lane]["fetch"] += time - since
             if not self.own_waits:
                 guest.delay[lane] += time - since

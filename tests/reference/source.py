@@ -73,7 +73,8 @@ class Source:
             self.held[lane] = (at, until + 1)
             self.let_go(lane, at, until)
         elif stall or sending:
-            m.guest.stall(lane, stall + sending + max(0, m.busy_until - at))
+            m.guest.stall(lane, stall + sending, "full")
+            m.guest.stall(lane, max(0, m.busy_until - at), "sync")
 
     def let_go(self, lane, at, until):
         m = self.m
@@ -85,9 +86,12 @@ class Source:
             return
         took += self.send_urgent(at)
         del self.held[lane]
-        m.guest.stall(lane, at - since)
+        m.guest.stall(lane, at - since, "full")
         if took:
-            m.guest.stall(lane, took + max(0, m.busy_until - at))
+            asleep = m.log.sleep_us[lane] * 10**6 if hasattr(m.log, "sleep_us") else 0
+            m.guest.stall(lane, took - asleep, "full")
+            m.guest.stall(lane, asleep, "throttle")
+            m.guest.stall(lane, max(0, m.busy_until - at), "sync")
 
     def send_urgent(self, at):
         """Pages that whoever marked them at `at` must send itself. Returns how long it takes."""

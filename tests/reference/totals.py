@@ -10,6 +10,14 @@ FINDING = (
 )  # fmt: skip
 
 
+def lost(m, vcpu):
+    """Picoseconds that a vCPU did not run, by cause."""
+    why = Counter(m.guest.why[vcpu if m.guest.per_vcpu else 0])
+    why["throttle"] += m.guest.napped
+    why["fault"] += m.log.noticed[vcpu] // m.log.per_exit * m.case.fixed["write_fault"]
+    return why
+
+
 def totals(m):
     """What a migration comes to so far, by the columns of a round."""
     both = m.counts + m.aside
@@ -24,6 +32,8 @@ def totals(m):
         + sum(price * m.counts[name] for name, price in m.case.prices.items() if name.startswith("xbzrle"))
     )
     found = {name: both[name] for name in m.case.prices}
+    for cause in ("full", "sync", "throttle", "fault", "fetch"):
+        found[f"modelled_{cause}_stall_ns"] = sum(lost(m, vcpu)[cause] for vcpu in range(m.case.n_vcpus)) // 1000
     found["flushes"] = m.stream.flushes
     found.update(
         guest_ns=(ran * lanes - stalled - lanes * m.guest.napped) // (1000 * lanes),

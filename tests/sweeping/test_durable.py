@@ -12,7 +12,7 @@ import replay
 from replay.errors import ReplayError, ResultError, UsageError
 from replay.sweeping import journal, store
 from replay.sweeping.journal import StoreError
-from tests.sweeping.common import GUEST, PLAN, RUNS, TOML, begun, content, plan, stopped_midway
+from tests.sweeping.common import GUEST, OTHER, PLAN, RUNS, TOML, begun, content, plan, stopped_midway
 
 
 def kept(folder) -> int:
@@ -207,3 +207,23 @@ def test_a_larger_plan_takes_over_the_runs_of_a_smaller(whole, tmp_path):
 def test_shards_are_spelled_one_way(shard, tmp_path):
     with pytest.raises(UsageError, match="I/N"):
         replay.sweep(PLAN, tmp_path, shard=shard)
+
+
+def test_a_recording_is_decoded_once_for_all_its_runs(tmp_path, monkeypatch):
+    """Two files, one of them there twice under another name, eight runs each, four at once: two are decoded."""
+    from replay.trace.reader import Trace
+
+    decoded, decode = [], Trace._decode
+    monkeypatch.setattr(Trace, "_decode", lambda self: (decoded.append(self.path.name), decode(self))[1])
+    for name, guest in (("a", GUEST), ("b", OTHER), ("c", GUEST)):
+        replay.generate(guest, tmp_path / f"{name}.parquet")
+    decoded.clear()
+    traces = [str(tmp_path / f"{name}.parquet") for name in "abc"]
+    told = plan(
+        sweep={"traces": traces, "starts": 2},
+        axes={"design": ["bitmap", "double-ring:64"], "log.entries": [1024, 4096]},
+        baselines={},
+    )
+    report = replay.sweep(told, tmp_path / "out", jobs=4)
+    assert (report.total, report.failed) == (16, {})
+    assert decoded == ["a.parquet", "b.parquet"]

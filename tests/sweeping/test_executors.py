@@ -19,7 +19,7 @@ import replay
 from replay.analysis.phase import figure_of
 from replay.errors import ReplayError, UsageError
 from replay.sweeping import run
-from tests.sweeping.common import PLAN, ROOT, RUNS, content, plan
+from tests.sweeping.common import PLAN, ROOT, RUNS, TOML, begun, content, plan
 
 WORKER = "import sys; from distributed.cli.dask_{0} import main; sys.exit(main())"
 
@@ -27,6 +27,14 @@ WORKER = "import sys; from distributed.cli.dask_{0} import main; sys.exit(main()
 def children() -> list[int]:
     """Processes that this one has started."""
     return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
 
 
 def test_any_executor(whole, tmp_path):
@@ -53,6 +61,23 @@ def test_processes_of_which_one_dies(whole, tmp_path):
     assert killed
     assert (report.ran, report.failed, report.complete) == (RUNS, {}, True)
     assert content(tmp_path) == content(whole)
+
+
+def test_processes_do_not_outlive_a_sweep_that_is_killed(tmp_path):
+    (tmp_path / "plan.toml").write_text(TOML)
+    sweep = begun("plan.toml", "-o", "out", "--executor", "processes:2", cwd=tmp_path)
+    held = tmp_path / "out" / "journal" / "1-of-1.journal"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (held.exists() and held.stat().st_size):
+        time.sleep(0.01)
+    workers = [int(pid) for pid in Path(f"/proc/{sweep.pid}/task/{sweep.pid}/children").read_text().split()]
+    assert len(workers) >= 2
+    sweep.kill()
+    sweep.communicate(timeout=60)  # ends when nobody holds its pipes any more
+    until = time.monotonic() + 20
+    while time.monotonic() < until and any(alive(pid) for pid in workers):
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in workers)
 
 
 def test_an_executor_of_the_users_that_breaks_is_not_replaced(whole, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,11 @@ import pytest
 import replay
 from replay.errors import ReplayError, TraceError, UsageError
 from replay.sweeping import plan as planning
-from replay.sweeping.estimate import estimate
+from replay.sweeping.estimate import estimate, spread
 from replay.sweeping.jobs import Guests, by_guest, stream
 from replay.sweeping.sources import Source
-from tests.sweeping.common import GUEST, OTHER, PLAN, RUNS, TOML, plan
+from replay.trace import shipped
+from tests.sweeping.common import GUEST, OTHER, PLAN, ROOT, RUNS, TOML, plan
 
 
 def made(tmp_path, **tables):
@@ -191,9 +193,27 @@ def test_a_plan_that_is_no_toml_says_where(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_estimate_is_made_of_runs_from_all_over_the_plan(tmp_path):
+    """Of 800 runs the first 30 have every trace, design, link and start among them: no axis is in step with them."""
+    axes = {
+        "design": ["bitmap", "double-ring", "ring-only", "ring-fallback"],
+        "link": [f"{n}Gbit/s" for n in (1, 2, 5, 9)],
+    }
+    told = plan(sweep={"traces": [GUEST, OTHER], "starts": 25}, axes=axes, baselines={})
+    runs = planning.make(told, tmp_path).runs
+    assert len(runs) == 800
+    chosen = list(itertools.islice(spread(runs), 30))
+    assert len({run.index for run in chosen}) == 30
+    assert {run.source.label for run in chosen} == {run.source.label for run in runs}
+    for name, least in (("design", 4), ("link", 4), ("start", 12)):
+        assert len({getattr(run.job.config, name) for run in chosen}) >= least
+    assert list(spread(runs[:7])) == runs[:7]
+
+
 def test_an_estimate_counts_runs_and_memory(tmp_path):
     told = estimate(planning.make(PLAN, tmp_path), jobs=2)
-    assert (told.runs, told.at_once, told.sampled, told.at_least) == (RUNS, 2, 5, False)
+    assert (told.runs, told.at_once, told.at_least) == (RUNS, 2, False)
+    assert 20 < told.sampled <= RUNS
     assert 0 < told.seconds < 60
     assert 2 * (24 << 20) <= told.bytes < 1 << 30
 
@@ -237,3 +257,11 @@ def test_measured_figures_are_not_ranked(whole, tmp_path):
         replay.sweep(PLAN, tmp_path, best="measured-find-cpu")
     with pytest.raises(ReplayError, match="measured"):
         replay.rank_sweep(whole, best="measured-find-cpu")
+
+
+def test_the_plan_in_tools_is_two_thousand_runs_of_every_shipped_trace(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    planned = planning.read("tools/sweep-96g.toml", tmp_path)
+    assert len(planned.runs) == 2000
+    assert all(run.job is not None and run.job.config.memory == 96 << 30 for run in planned.runs)
+    assert sorted(source.label for source in planned.sources) == sorted(shipped.names())
