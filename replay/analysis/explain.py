@@ -6,7 +6,7 @@ costs. What is left of a phase then belongs to the one kind of work in it that o
 row of its own. Times are floored to nanoseconds in the record, so a few remain: `rounding of the record`.
 
 Metrics: `total` (ps since the migrate command), `downtime` (ps, of a completed migration), `bytes` put into the stream,
-`guest` (ps that vCPUs did not run while the guest was running, sum over vCPUs). All modelled.
+`guest` (ps that vCPUs did not run while the guest was not stopped, sum over vCPUs). All modelled.
 """
 
 from __future__ import annotations
@@ -43,6 +43,13 @@ _SYNC = {
     "sync: L2 to L3": ("l2_words", "l2_touched", "sync_summary_words"),
     "sync: refilling a queue": ("refill_words",),
     "sync: queue to L3": ("ring_merged", "ring_requeued", "ring_compares"),
+}
+_GUEST = {
+    "ring or queue full": "modelled_full_stall_ns",
+    "syncs: kicks, and waits for their lock": "modelled_sync_stall_ns",
+    "throttle sleeps": "modelled_throttle_stall_ns",
+    "faults of writes to pages tracked anew": "modelled_fault_stall_ns",
+    "waits for pages after the switch to postcopy": "modelled_fetch_stall_ns",
 }
 Parts = dict[str, int]
 
@@ -246,23 +253,10 @@ def _bytes(result: Result) -> Parts:
 
 
 def _guest(result: Result) -> Parts:
-    """Time that vCPUs did not run: stalls for the dirty log by round, and what throttling took."""
-    lanes = len(result.guest["stall_ns"])
+    """Time that vCPUs did not run, by cause, in sum over vCPUs."""
     parts: Parts = {}
-    for index, row in enumerate(result.rows):
-        stall = row["modelled_stall_ns"] * 1000
-        number = row["round"]
-        name = f"stalls, round {number}" if number <= SINGLE_ROUNDS else f"stalls, rounds from {SINGLE_ROUNDS + 1} on"
-        _add(parts, name, stall)
-        if row["cause"] in ("final", "postcopy"):
-            continue
-        passed = (row["end_ns"] - (row["sync_begin_ns"] if index else 0)) * 1000
-        lost = lanes * (passed - row["guest_ns"] * 1000) - stall
-        throttled = row["throttle_pct"] > 0 or (
-            index + 1 < len(result.rows) and result.rows[index + 1]["throttle_pct"] > 0
-        )
-        if throttled:
-            _add(parts, "throttle sleeps", max(0, lost))
+    for cause, column in _GUEST.items():
+        _add(parts, cause, sum(row[column] for row in result.rows) * 1000)
     return parts
 
 
