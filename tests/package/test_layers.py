@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "replay"
 LEVELS = {
     "version": 0, "errors": 0, "units": 0, "jit": 0, "work": 0, "columns": 0, "chance": 0, "toml_file": 0, "files": 0,
+    "cache_folder": 0,
     "kernels": 1, "trace": 1, "plugins": 1, "verbs": 1,
     "dirtylogs": 2, "designs": 2, "workloads": 2,
     "migration": 3, "synthesis": 3,
