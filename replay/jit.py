@@ -156,7 +156,7 @@ class _Cache:
         return path
 
 
-class _NoCache(caching.NullCache):  # type: ignore[misc]
+class _NoCache(caching.NullCache):
     def _load_overload(self, kinds: Any, target: Any) -> None:
         return None
 
