@@ -33,6 +33,7 @@ COMMANDS = {
     "validate": "predictions against real migrations, recorded with their traces",
     "calibrate": "measure this machine's costs, or fit a host's from its migrations",
     "check": "explore every interleaving of a design on small guests: can it lose a page?",
+    "warm": "compile every kernel ahead, so that no first run has to",
     "doctor": "versions, CPU, cache, what optional parts are missing and how to get them",
     "completion": "what bash, zsh or fish needs to complete commands, options and names",
     "list": "the logs, designs, workloads, traces, cost tables, columns and counters there are",

@@ -19,7 +19,7 @@ LEVELS = {
     "reshaping": 2, "describing": 4,
     "results": 4, "config": 4,
     "analysis": 5, "safety": 5, "validation": 5, "axes": 5,
-    "api": 6, "traces_api": 6, "analysis_api": 6, "grid": 6, "sweeping": 6, "answers": 6, "answers_api": 6,
+    "api": 6, "traces_api": 6, "analysis_api": 6, "grid": 6, "warming": 6, "sweeping": 6, "answers": 6, "answers_api": 6,
     "checkup": 5, "reproducing": 6, "reporting": 6,
     "cli": 7, "__init__": 7, "__main__": 7,
 }  # fmt: skip
