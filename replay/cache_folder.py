@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
-_COMPILED = ("jit.py", "work.py", "verbs.py", "kernels", "dirtylogs", "designs", "migration")
+_COMPILED = ("jit.py", "work.py", "verbs.py", "kernels", "dirtylogs", "designs", "migration", "trace")
 _KEEP_FOLDERS = 6
 _KEEP_SECONDS = 14 * 86_400
 

@@ -1,7 +1,7 @@
 """Compiling ahead: the kernels of every pair of dirty log and design, so that no later replay has to.
 
-Each core compiles pairs of its own in a process of its own, since numba compiles one kernel at a time in a process; what
-two pairs share one of them compiles while the other waits for it (replay/jit.py).
+Each core compiles pairs of its own in a process of its own, since numba compiles one kernel at a time in a process.
+What two pairs share one of them compiles while the other waits for it (replay/jit.py).
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def _compile(pairs: list[tuple[str, str]], jobs: int, progress: Callable[[int, i
 def compile_pair(log: str, design: str) -> None:
     """Compile, or load, all that replays through this log and this design need."""
     from replay.migration.warm import warm
+    from replay.trace import unpack
 
+    unpack.compile_ahead()
     pair = plugins.parse("log", log), plugins.parse("design", design)
     for formulation in FORMULATIONS:
         for switches in (False, True):

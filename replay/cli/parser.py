@@ -52,7 +52,7 @@ def parse(given: list[str], commands: dict[str, str], exit_codes: str) -> argpar
     parser.add_argument("--version", action="version", version=overview.VERSION)
     parser.add_argument("command", metavar="COMMAND", choices=list(commands))
     parser.parse_args(given)
-    parser.error("a command comes first, and then what it takes")
+    return parser.error("a command comes first, and then what it takes")
 
 
 def command_parser(name: str, summary: str, epilog: str) -> Parser:

@@ -178,7 +178,9 @@ def rounds_lines(result: Result, title: str) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = textwrap.wrap(title, WIDTH)
     for row in rows:
-        cells = [cell.ljust(w) if at == 1 else cell.rjust(w) for at, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(w) if at == 1 else cell.rjust(w) for at, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append(" ".join(cells).rstrip())
     return [*lines, "find, sync, stall: modelled; measured: our kernels on this machine, not QEMU's"]
 

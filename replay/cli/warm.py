@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
         show.print_json({"folder": str(warmed.folder), **found})
     else:
         print(
-            f"{warmed.made:,} kernels compiled, {warmed.found:,} were there, for {warmed.pairs} pairs of log and design "
-            f"({warmed.seconds:.0f} s): {warmed.folder}"
+            f"{warmed.made:,} kernels compiled, {warmed.found:,} were there, for {warmed.pairs} pairs of log and "
+            f"design ({warmed.seconds:.0f} s): {warmed.folder}"
         )
     return 0

@@ -56,6 +56,12 @@ class Columns(NamedTuple):
     source: Array  # (n,) uint8 code, 255: unknown; or (1,) for all
     null_masks: dict[str, Array]
 
+    def after(self, row: int) -> Columns:
+        """The same without the first rows."""
+        source = self.source[row:] if len(self.source) == len(self.t_ns) else self.source
+        masks = {name: mask[row:] for name, mask in self.null_masks.items()}
+        return Columns(self.t_ns[row:], self.page[row:], self.vcpu[row:], source, masks)
+
 
 def pack_origin(vcpu: Array, source: Array) -> Array:
     """uint16 origin of vCPU numbers and source codes."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,11 +21,26 @@ from replay.errors import TraceError
 from replay.trace import parquet
 from replay.trace.ahead import ahead
 from replay.trace.arrays import given_columns, minimal_metadata, zero_bitmap
-from replay.trace.events import BEFORE_ALL_NS, EVENT_BYTES, Array, Events, check, origin_source, seal, to_events
+from replay.trace.events import (
+    BEFORE_ALL_NS,
+    EVENT_BYTES,
+    Array,
+    Columns,
+    Events,
+    check,
+    origin_source,
+    seal,
+    to_events,
+)
 from replay.trace.schema import METADATA_KEY, ROW_GROUP_ROWS, TraceMetadata, parse_metadata
+
+if TYPE_CHECKING:
+    from replay.trace.unpack import Unpacker
 
 READ_ROWS = 1 << 16
 """Rows read at once. In batches of 2^20 rows an event took three times as long: their memory is fresh each time."""
+UNPACKED_EVENTS = 1 << 22
+"""Files with fewer are left to pyarrow: loading the kernels that decode faster takes what they would save."""
 SHARED_EVENTS = 1 << 22
 """Longer traces are streamed by their first replay: filling fresh memory takes longer than decoding into a cache."""
 SHARED_PART = 4
@@ -70,13 +86,43 @@ class TraceReader:
         """Checked events in order, at most max_events at a time."""
         last_t_ns = BEFORE_ALL_NS
         with parquet.opened(self.path) as file:
+            unpack = self._unpacker()
             for group in range(len(self.row_groups)):
                 row = 0
-                for columns in parquet.batches(file, self.path, group, max_events):
-                    check(columns, self.metadata, last_t_ns, str(self.path), group, row)
+                for columns, passed in self._columns(file, group, max_events, last_t_ns, unpack):
+                    if not passed:
+                        check(columns, self.metadata, last_t_ns, str(self.path), group, row)
                     row += len(columns.t_ns)
                     last_t_ns = int(columns.t_ns[-1])
                     yield to_events(columns)
+
+    def _unpacker(self) -> Unpacker | None:
+        """What decodes faster than pyarrow, in a process that has loaded numba for something else."""
+        jit = sys.modules.get("replay.jit")
+        if self.n_events < UNPACKED_EVENTS or jit is None or jit.DISABLED or jit.CACHE_FOLDER is None:
+            return None
+        from replay.trace.unpack import Unpacker
+
+        return Unpacker(self.path, self.metadata)
+
+    def _columns(
+        self, file: Any, group: int, max_events: int, last_t_ns: int, unpacker: Unpacker | None
+    ) -> Iterator[tuple[Columns, bool]]:
+        """A row group in batches, and whether each is known to pass its checks."""
+        done = 0
+        if unpacker is not None:
+            try:
+                for columns, passed in unpacker.batches(file, group, max_events, last_t_ns):
+                    yield columns, passed
+                    done += len(columns.t_ns)
+                return
+            except unpacker.unknown:
+                pass  # pyarrow reads it, or says what is wrong with it
+        for columns in parquet.batches(file, self.path, group, max_events):
+            known = min(done, len(columns.t_ns))
+            done -= known
+            if known < len(columns.t_ns):
+                yield columns.after(known), False
 
 
 class Trace:
