@@ -96,7 +96,10 @@ def seal(array: Array) -> Array:
 
 def to_events(columns: Columns) -> Events:
     """Events of checked columns. Shares memory with them where the types allow it."""
-    origin = np.ascontiguousarray(pack_origin(columns.vcpu, columns.source))
+    if len(columns.source) == 1 and not columns.source[0] and columns.vcpu.dtype == np.uint16:
+        origin = np.ascontiguousarray(columns.vcpu).view()
+    else:
+        origin = np.ascontiguousarray(pack_origin(columns.vcpu, columns.source))
     return Events(seal(columns.t_ns.view(np.uint64)), seal(columns.page), seal(origin))
 
 

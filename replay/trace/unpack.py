@@ -4,11 +4,11 @@
 indices of a dictionary, no nulls, no source. That is what TraceWriter writes; other encodings, and whatever looks
 damaged, raise `Unknown`, and the reader asks pyarrow, which also knows what to say about the damage.
 
-*How.* A column of a row group is read into a buffer; the kernels below go through its pages, take any number of values at
-a time, and keep where they are in a small array. A value of DELTA_BINARY_PACKED is the one before plus the least
-difference of its block plus a few bits; eight bytes are loaded from wherever these begin. O(1) an event, about 0.5 ns a
+*How.* A column of a row group is read into a buffer; the kernels below go through its pages, take any number of values
+at a time, and keep where they are in a small array. A value of DELTA_BINARY_PACKED is the one before plus the least
+difference of its block plus a few bits; eight bytes are loaded from wherever these begin. O(1) an event, about 1 ns a
 value; `sound` looks at all values once more while they are in the cache. Pages have 20,000 values, too few for each to
-be opened in Python.
+be opened in Python, which took as long as decoding them.
 
 *When not.* A process that does not use numba already would wait longer for it than for pyarrow.
 """
@@ -24,8 +24,8 @@ import numpy as np
 
 from replay.jit import DISABLED, U0, U1, U64, intrinsic, ir, kernel, make_array, types
 from replay.trace import parquet
-from replay.trace.events import BEFORE_ALL_NS, Array, Columns
-from replay.trace.schema import TraceMetadata
+from replay.trace.events import BEFORE_ALL_NS, Array, Columns, seal
+from replay.trace.schema import SOURCE_NAMES, SOURCE_SHIFT, TraceMetadata
 
 _SLACK = 16  # bytes after a column that may be loaded, never used
 _MOST_BYTES = 1 << 24  # of a column in a row group: TraceWriter's have 8 MiB at most
@@ -42,6 +42,7 @@ KIND, ENCODING, COUNT, BYTES, WHOLE_BYTES, OUTER = map(U64, range(15, 21))  # of
 _CURSOR = 24
 _U2, _U3, _U4, _U5, _U7, _U8, _U12, _U14, _U15, _U16 = map(U64, (2, 3, 4, 5, 7, 8, 12, 14, 15, 16))
 _U28, _U57, _U63, _U127 = map(U64, (28, 57, 63, 127))
+_VCPUS, _SOURCES, _N_SOURCES = U64((1 << SOURCE_SHIFT) - 1), U64(SOURCE_SHIFT), U64(len(SOURCE_NAMES))
 
 
 class Unknown(Exception):
@@ -91,7 +92,7 @@ def _zigzag(value):
 
 @kernel
 def read_header(data, size, at):
-    """Read the header of the page at at[POSITION], a struct in Thrift's compact protocol. data: (size + slack,) uint8."""
+    """Read the header of the page at at[POSITION], a struct in Thrift's compact protocol. data: see take_delta."""
     at[END] = size
     at[KIND] = at[ENCODING] = at[COUNT] = at[BYTES] = at[WHOLE_BYTES] = _U127
     depth, number = U0, U0
@@ -286,6 +287,27 @@ def sound(t_ns, page, vcpu, last_ns, end_ns, n_pages, n_vcpus):
     return wrong == U0 and before <= end_ns and highest < n_pages and most < n_vcpus
 
 
+@kernel
+def summed(t_ns, page, origin, end_ns, n_pages, n_vcpus, sums):
+    """As `sound`, for events in memory: (n,) uint64, uint32, uint16; sums: (3,) uint64, becomes their sums."""
+    wrong, before, highest, most = U0, U0, U0, U0
+    times, pages, origins = U0, U0, U0
+    for index in range(t_ns.size):
+        wrong |= U64(t_ns[index] < before)
+        before = t_ns[index]
+        times += before
+    for index in range(page.size):
+        highest = max(highest, U64(page[index]))
+        pages += U64(page[index])
+    for index in range(origin.size):
+        vcpu = U64(origin[index]) & _VCPUS
+        wrong |= U64((U64(origin[index]) >> _SOURCES) >= _N_SOURCES)
+        most = max(most, vcpu)
+        origins += U64(origin[index])
+    sums[0], sums[1], sums[2] = times, pages, origins
+    return wrong == U0 and before <= end_ns and highest < n_pages and most < n_vcpus
+
+
 class _Column:
     """A column of a row group, in memory."""
 
@@ -395,4 +417,6 @@ def compile_ahead() -> None:
         take_delta(data, none, at, np.empty(0, kind), none)
     vcpu = np.empty(0, np.uint16)
     take_indexed(data, none, at, vcpu, vcpu, none)
+    shared = [seal(np.empty(0, kind)) for kind in (np.uint64, np.uint32, np.uint16)]
+    summed(*shared, U0, U0, U0, np.zeros(3, np.uint64))
     sound(np.empty(0, np.uint64), np.empty(0, np.uint32), vcpu, U0, U0, U0, U0)
