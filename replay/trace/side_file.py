@@ -189,7 +189,7 @@ def _bound(kept: Path) -> None:
 def _load(place: Path, reader: TraceReader) -> Mapped | None:
     """The side file's events, None where anything is not as it should be."""
     from replay.jit import DISABLED, U64
-    from replay.trace.unpack import summed
+    from replay.trace.pages import summed
 
     *offsets, length = _offsets(reader.n_events)
     try:
