@@ -11,17 +11,14 @@ functions passed as arguments or closed over would defeat. Under NUMBA_DISABLE_J
 
 *Cache.* numba notices an edit in the file of a kernel but not in a function it calls from another file, so the cache
 folder's name holds a digest of every source that can be compiled into a kernel. Old folders are pruned. Where nothing
-is writable, kernels compile without a cache instead of failing at import.
+is writable, kernels compile without a cache instead of failing at import. Processes that need the same machine code at
+once wait for the one that compiles it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
+import contextlib
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,75 +26,25 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, codegen, types
+from numba.core import caching, cgutils, codegen, types
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, overload
-from numba.np.arrayobj import make_array
+
+from replay import cache_folder
 
 _config: Any = numba.config  # its values are made at run time
-_PACKAGE = Path(__file__).resolve().parent
-_COMPILED = ("jit.py", "work.py", "verbs.py", "kernels", "dirtylogs", "designs", "migration")
-_KEEP_FOLDERS = 6
-_KEEP_SECONDS = 14 * 86_400
 
 
 def sources_digest(extra: tuple[Path, ...] = ()) -> str:
     """A short digest of all sources that kernels are compiled from, the switches that matter, and `extra` files."""
     switches = (sys.version_info[:3], _config.BOUNDSCHECK, _config.OPT, _config.LOOP_VECTORIZE)
-    digest = hashlib.sha256(repr(switches).encode())
-    for name in _COMPILED:
-        place = _PACKAGE / name
-        for path in [place] if place.is_file() else sorted(place.glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    for path in extra:
-        digest.update(str(path.resolve()).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _candidates() -> list[Path]:
-    places = []
-    if given := os.environ.get("REPLAY_CACHE_DIR"):
-        places.append(Path(given))
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        places.append(Path(xdg) / "dirtyreplay")
-    home = os.path.expanduser("~")
-    if home not in ("~", "/"):
-        places.append(Path(home) / ".cache" / "dirtyreplay")
-    places.append(Path(tempfile.gettempdir()) / f"dirtyreplay-{os.getuid()}")
-    return places
-
-
-def _writable_folder(name: str) -> Path | None:
-    for place in _candidates():
-        folder = place / name
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if folder.stat().st_uid != os.getuid() and os.getuid() != 0:
-                continue  # somebody else's folder in a shared temporary directory: its pickles are not ours to load
-            descriptor, probe = tempfile.mkstemp(dir=folder)
-            os.close(descriptor)
-            os.unlink(probe)
-        except OSError:
-            continue
-        return folder
-    return None
-
-
-def _prune(current: Path) -> None:
-    """Remove cache folders of other source versions: all but the newest few, and whatever is older than two weeks."""
-    try:
-        folders = [path for path in current.parent.glob("kernels-*") if path.is_dir() and path != current]
-        folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for rank, path in enumerate(folders):
-            if rank >= _KEEP_FOLDERS or time.time() - path.stat().st_mtime > _KEEP_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
-    except OSError:
-        pass
+    return cache_folder.sources_digest(switches, extra)
 
 
 def _choose_cache(extra: tuple[Path, ...] = ()) -> Path | None:
-    folder = _writable_folder("kernels-" + sources_digest(extra))
+    folder = cache_folder.writable_folder("kernels-" + sources_digest(extra))
     if folder is not None and not any(folder.iterdir()):
-        _prune(folder)
+        cache_folder.prune(folder)
     return folder
 
 
@@ -139,6 +86,7 @@ if DISABLED:
     np.seterr(over="ignore")  # in the main thread for every kernel
 
 _kernels: list[Any] = []
+_locks = cache_folder.Locks((CACHE_FOLDER or Path()) / "compiling")  # used only where there is a cache
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -165,9 +113,66 @@ def _compile(function: Callable[..., Any], more: dict[str, Any]) -> Callable[...
         return function
     inner = function.__name__.startswith("_")
     njit: Any = numba.njit
-    compiled = njit(cache=CACHE_FOLDER is not None, no_cpython_wrapper=inner, **OPTIONS, **more)(function)
+    compiled = njit(no_cpython_wrapper=inner, **OPTIONS, **more)(function)
     _kernels.append(compiled)
+    if CACHE_FOLDER is not None:
+        compiled._cache = _Cache(function)
+        compiled.compile = _compiles_once(compiled)
     return compiled
+
+
+class _Cache:
+    """numba's disk cache of one kernel, opened when the kernel is first called.
+
+    numba opens it at once, which writes a file for each of a hundred kernels, of which a replay calls a dozen; and it
+    makes all that a compiler needs before it looks, 0.2 s that machine code on disk does not need.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._disk: Any = None
+
+    def load_overload(self, kinds: Any, target: Any) -> Any:
+        """The compiled kernel for these argument types, None where it is not there."""
+        return self._opened()._load_overload(kinds, target)
+
+    def save_overload(self, kinds: Any, compiled: Any) -> None:
+        """Keep a compiled kernel, if there is room for it."""
+        with contextlib.suppress(OSError):
+            self._opened().save_overload(kinds, compiled)
+
+    def _opened(self) -> Any:
+        if self._disk is None:
+            try:
+                self._disk = caching.FunctionCache(self._function)
+            except RuntimeError:  # the folder is gone, or was made read-only meanwhile
+                self._disk = _NoCache()
+        return self._disk
+
+    @property
+    def cache_path(self) -> str | None:
+        """Where it is."""
+        path: str | None = self._opened().cache_path
+        return path
+
+
+class _NoCache(caching.NullCache):
+    def _load_overload(self, kinds: Any, target: Any) -> None:
+        return None
+
+
+def _compiles_once(kernel: Any) -> Callable[..., Any]:
+    """The kernel's `compile`, but of several processes one compiles and the others load what it made.
+
+    A thread waits for another process while it holds numba's lock, in whose order kernels call one another: no circle.
+    """
+    compile_now, own = kernel.compile, f"{kernel.py_func.__module__}.{kernel.py_func.__qualname__}"
+
+    def compile_once(kinds: Any) -> Any:
+        with global_compiler_lock, _locks.held(f"{own}{kinds}"):
+            return compile_now(kinds)
+
+    return compile_once
 
 
 def kernels() -> tuple[Any, ...]:
@@ -216,7 +221,14 @@ def add_sources(paths: tuple[Path, ...]) -> None:
         return
     _config.CACHE_DIR = str(folder)
     for compiled in _kernels:
-        compiled.enable_caching()
+        compiled._cache = _Cache(compiled.py_func)
+
+
+def make_array(kind: Any) -> Any:
+    """numba's; what defines it takes 25 ms to import, and only a compiler needs it."""
+    from numba.np import arrayobj
+
+    return arrayobj.make_array(kind)
 
 
 @intrinsic

@@ -72,8 +72,7 @@ def compare_and_show(trace_name: str, configs: list[RunConfig], *, as_json: bool
     else:
         out = show.console()
         for result in results[:rounds_of]:
-            out.print(show.rounds_table(result, f"{result.config['design']} on {result.config['log']}"))
-            out.print()
+            print(*show.rounds_lines(result, f"{result.config['design']} on {result.config['log']}"), "", sep="\n")
         out.print(show.compare_table(results))
     unsafe = [result for result in results if result.lost_pages]
     if unsafe:

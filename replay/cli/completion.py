@@ -34,11 +34,12 @@ def main(args: argparse.Namespace) -> int:
 
 def words() -> dict[str, list[str]]:
     """For each command its options and, where it has some, its own subcommands."""
-    from replay.cli.main import COMMANDS, command_parser
+    from replay.cli.main import COMMANDS
+    from replay.cli.parser import command_parser
 
     found = {}
-    for name in COMMANDS:
-        parser = command_parser(name)
+    for name, summary in COMMANDS.items():
+        parser = command_parser(name, summary, "")
         options = [flag for action in parser._actions for flag in action.option_strings]
         nested = [
             choice

@@ -1,22 +1,16 @@
 """The command `replay`: finds the subcommand, runs it, and turns an error into a message and an exit code.
 
-Only the file of the chosen subcommand is imported, so `--help` costs little more than starting Python.
+Only the file of the chosen subcommand is imported, and nothing at all for `--help`, which costs little more than
+starting Python.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import keyword
-import re
 import sys
-import time
-from collections.abc import Sequence
-from typing import Any, NoReturn
 
-from replay.cli import show
-from replay.errors import ReplayError
-from replay.version import __version__
+TYPE_CHECKING = False  # typing's, whose import takes 6 ms
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 COMMANDS = {
     "demo": "a shipped trace of a real guest through two designs, in a minute or less",
@@ -39,6 +33,7 @@ COMMANDS = {
     "validate": "predictions against real migrations, recorded with their traces",
     "calibrate": "measure this machine's costs, or fit a host's from its migrations",
     "check": "explore every interleaving of a design on small guests: can it lose a page?",
+    "warm": "compile every kernel ahead, so that no first run has to",
     "help": "topics, from the first commands to a design of one's own; essays of plug-ins",
     "doctor": "versions, CPU, cache, what optional parts are missing and how to get them",
     "completion": "what bash, zsh or fish needs to complete commands, options and names",
@@ -56,62 +51,17 @@ EXIT_CODES = """exit codes:
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse's, but an error says which name is nearest."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    quiet, given = _taken(given, ("-q", "--quiet"))
+    verbose, given = _taken(given, ("-v", "--verbose"))
+    if given[:1] in (["-h"], ["--help"]):
+        from replay.cli import overview
 
-    nearby: argparse.ArgumentParser | None = None
-
-    def error(self, message: str) -> NoReturn:
-        super().error(message + self._hint(message))
-
-    def _hint(self, message: str) -> str:
-        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        if wrong:
-            known, given = re.findall(r"'([^']*)'", wrong[2]), wrong[1]
-        elif "unrecognized arguments: " in message:
-            parser, given = self.nearby or self, message.partition("unrecognized arguments: ")[2].split()[0]
-            given = given.partition("=")[0]
-            known = [flag for action in parser._actions for flag in action.option_strings if len(flag) > 2]
-        else:
-            return ""
-        import difflib
-
-        near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-        return f". Did you mean {near[0]!r}?" if near else ""
-
-
-def command_parser(name: str) -> argparse.ArgumentParser:
-    """The parser of one subcommand."""
-    nearby = _parser(name).nearby
-    assert nearby is not None
-    return nearby
-
-
-def _parser(chosen: str | None) -> Parser:
-    parser = Parser(
-        prog="replay",
-        description="Replay recorded guest dirty-page traces through the dirty-tracking designs of live migration.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"replay {__version__}")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no notes; anywhere on the line")
-    parser.add_argument("-v", "--verbose", action="store_true", help="say what is used, and where an error is from")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=EXIT_CODES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        if name == chosen:
-            _module(name).add_arguments(command)
-            parser.nearby = command
-    return parser
-
-
-def _module(command: str) -> Any:
-    """The file of a subcommand; one that is a word of Python's has an underscore at its end."""
-    return importlib.import_module(f"replay.cli.{command}{'_' * keyword.iskeyword(command)}")
+        print(overview.text(COMMANDS, EXIT_CODES), end="")
+        return 0
+    return _run(given, quiet, verbose)
 
 
 def _taken(given: list[str], flags: tuple[str, ...]) -> tuple[bool, list[str]]:
@@ -121,23 +71,18 @@ def _taken(given: list[str], flags: tuple[str, ...]) -> tuple[bool, list[str]]:
     return len(rest) < end, rest + given[end:]
 
 
-def _used() -> str:
-    """The cache of compiled kernels, where a command used it."""
-    jit = sys.modules.get("replay.jit")
-    return f", kernels in {jit.CACHE_FOLDER}" if jit is not None else ""
+def _run(given: list[str], quiet: bool, verbose: bool) -> int:
+    import time
 
+    from replay.cli import parser, show
+    from replay.errors import ReplayError
+    from replay.version import __version__
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    quiet, given = _taken(given, ("-q", "--quiet"))
-    verbose, given = _taken(given, ("-v", "--verbose"))
     show.QUIET = quiet
     began = time.monotonic()
-    chosen = next((argument for argument in given if not argument.startswith("-")), None)
     try:
-        args = _parser(chosen if chosen in COMMANDS else None).parse_args(given)
-        code: int = _module(args.command).main(args)
+        args = parser.parse(given, COMMANDS, EXIT_CODES)
+        code: int = parser.module(args.command).main(args)
         sys.stdout.flush()
         if verbose:
             print(f"replay: {__version__}, {time.monotonic() - began:.2f} s{_used()}", file=sys.stderr)
@@ -155,3 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("replay: interrupted", file=sys.stderr)
         return 130
+
+
+def _used() -> str:
+    """The cache of compiled kernels, where a command used it."""
+    jit = sys.modules.get("replay.jit")
+    return f", kernels in {jit.CACHE_FOLDER}" if jit is not None else ""

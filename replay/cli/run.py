@@ -34,11 +34,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         show.print_json(result.as_dict())
     else:
-        out = show.console()
-        out.print(show.rounds_table(result, f"{trace.metadata.title}"))
-        out.print()
-        for line in show.summary_lines(result):
-            out.print(line, markup=False)
+        print(*show.rounds_lines(result, trace.metadata.title), "", *show.summary_lines(result), sep="\n")
     if result.lost_pages:
         raise UnsafeError(f"{result.lost_pages:,} pages were lost: {config.design} on {config.log} is unsafe")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,9 +58,33 @@ def progress_line(label: str, give_up_ns: int) -> Iterator[Progress | None]:
     if QUIET or not sys.stderr.isatty():
         yield None
         return
+    bar: Any = None
+    begun, task, last = time.monotonic(), None, 0.0
+
+    def report(virtual_ns: int, round_: int, pending: int, events: int) -> None:
+        nonlocal bar, task, last
+        now = time.monotonic()
+        if now - last < 0.05 or now - begun < _PATIENCE_S:
+            return
+        last = now
+        state = f"round {round_}, {virtual_ns / 1e9:.1f} s, {pending:,} pages pending"
+        if bar is None:
+            bar = _bar_with_state()
+            bar.start()
+            task = bar.add_task(label, total=give_up_ns, state=state)
+        bar.update(task, completed=virtual_ns, state=state)
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _bar_with_state() -> Any:
     from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # isort: skip
 
-    bar = Bar(
+    return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[state]}"),
@@ -68,24 +93,6 @@ def progress_line(label: str, give_up_ns: int) -> Iterator[Progress | None]:
         console=console(stderr=True),
         transient=True,
     )
-    begun, task, last = time.monotonic(), None, 0.0
-
-    def report(virtual_ns: int, round_: int, pending: int, events: int) -> None:
-        nonlocal task, last
-        now = time.monotonic()
-        if now - last < 0.05 or now - begun < _PATIENCE_S:
-            return
-        last = now
-        state = f"round {round_}, {virtual_ns / 1e9:.1f} s, {pending:,} pages pending"
-        if task is None:
-            bar.start()
-            task = bar.add_task(label, total=give_up_ns, state=state)
-        bar.update(task, completed=virtual_ns, state=state)
-
-    try:
-        yield report
-    finally:
-        bar.stop()
 
 
 @contextmanager
@@ -163,50 +170,40 @@ def compact(value: int | None) -> str:
     raise AssertionError("unreachable")
 
 
-def rounds_table(result: Result, title: str) -> Any:
-    """The per-round record, the columns that fit; modelled first, measured last."""
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+def rounds_lines(result: Result, title: str) -> list[str]:
+    """The per-round record, the columns that fit; modelled first, measured last. Plain: rich takes 60 ms to import."""
     heads = (
-        "round",
-        "cause",
-        "begin",
-        "dirty",
-        "pending",
-        "normal",
-        "zero",
-        "redund.",
-        "find",
-        "sync",
-        "stall",
-        "measured",
-    )
-    for index, head in enumerate(heads):
-        table.add_column(head, justify="left" if index == 1 else "right", no_wrap=True)
-    rows = result.rows
+        "round", "cause", "begin", "dirty", "pending", "normal", "zero", "redund.", "find", "sync", "stall", "measured"
+    )  # fmt: skip
+    rows = [heads, *map(_round_cells, result.rows)]
     half = _MANY_ROUNDS // 2
-    shown = rows if len(rows) <= _MANY_ROUNDS else [*rows[:half], *rows[-half:]]
-    for index, row in enumerate(shown):
-        if len(shown) < len(rows) and index == half:
-            table.add_row("...", f"{len(rows) - len(shown)} more")
-        counts = ("dirty_pages", "pending_after_pages", "normal_pages", "zero_pages", "redundant_pages")
-        times = (
-            row["modelled_find_ns"],
-            row["modelled_harvest_ns"] + row["modelled_sync_ns"],
-            row["modelled_stall_ns"],
-            row["measured_harvest_ns"] + row["measured_sync_ns"] + row["measured_send_ns"],
-        )
-        table.add_row(
-            str(row["round"]),
-            row["cause"],
-            f"{row['sync_begin_ns'] / 1e9:.3f} s",
-            *(compact(row[name]) for name in counts),
-            *(format_duration(ns) for ns in times),
-        )
-    table.caption = "find, sync, stall: modelled; measured: our kernels on this machine, not QEMU's"
-    table.caption_justify = "left"
-    return table
+    if len(result.rows) > _MANY_ROUNDS:
+        rows[1 + half : -half] = [("...", f"{len(result.rows) - 2 * half} more", *[""] * (len(heads) - 2))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = textwrap.wrap(title, WIDTH)
+    for row in rows:
+        cells = [
+            cell.ljust(w) if at == 1 else cell.rjust(w) for at, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(" ".join(cells).rstrip())
+    return [*lines, "find, sync, stall: modelled; measured: our kernels on this machine, not QEMU's"]
+
+
+def _round_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    counts = ("dirty_pages", "pending_after_pages", "normal_pages", "zero_pages", "redundant_pages")
+    times = (
+        row["modelled_find_ns"],
+        row["modelled_harvest_ns"] + row["modelled_sync_ns"],
+        row["modelled_stall_ns"],
+        row["measured_harvest_ns"] + row["measured_sync_ns"] + row["measured_send_ns"],
+    )
+    return (
+        str(row["round"]),
+        row["cause"],
+        f"{row['sync_begin_ns'] / 1e9:.3f} s",
+        *(compact(row[name]) for name in counts),
+        *(format_duration(ns) for ns in times),
+    )
 
 
 _COUNTS = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from replay.cli import show, trace_fit, trace_heatmap, trace_list, trace_reshape, trace_stat
+from replay.cli import show, trace_decode, trace_fit, trace_heatmap, trace_list, trace_reshape, trace_stat
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for command in (info, check):
         command.add_argument("file", metavar="FILE", help="trace file (Parquet), or the name of a shipped trace")
         command.add_argument("--json", action="store_true", help="print one JSON object")
-    for others in (trace_stat, trace_heatmap, trace_fit, trace_reshape, trace_list):
+    for others in (trace_stat, trace_decode, trace_heatmap, trace_fit, trace_reshape, trace_list):
         others.add_commands(commands)
 
 

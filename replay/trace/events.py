@@ -56,6 +56,12 @@ class Columns(NamedTuple):
     source: Array  # (n,) uint8 code, 255: unknown; or (1,) for all
     null_masks: dict[str, Array]
 
+    def after(self, row: int) -> Columns:
+        """The same without the first rows."""
+        source = self.source[row:] if len(self.source) == len(self.t_ns) else self.source
+        masks = {name: mask[row:] for name, mask in self.null_masks.items()}
+        return Columns(self.t_ns[row:], self.page[row:], self.vcpu[row:], source, masks)
+
 
 def pack_origin(vcpu: Array, source: Array) -> Array:
     """uint16 origin of vCPU numbers and source codes."""
@@ -90,7 +96,10 @@ def seal(array: Array) -> Array:
 
 def to_events(columns: Columns) -> Events:
     """Events of checked columns. Shares memory with them where the types allow it."""
-    origin = np.ascontiguousarray(pack_origin(columns.vcpu, columns.source))
+    if len(columns.source) == 1 and not columns.source[0] and columns.vcpu.dtype == np.uint16:
+        origin = np.ascontiguousarray(columns.vcpu).view()
+    else:
+        origin = np.ascontiguousarray(pack_origin(columns.vcpu, columns.source))
     return Events(seal(columns.t_ns.view(np.uint64)), seal(columns.page), seal(origin))
 
 

@@ -21,8 +21,7 @@ from replay.trace.schema import COLUMN_TYPES, METADATA_KEY, OPTIONAL_COLUMNS, SO
 BUFFER_BYTES = 1 << 20
 MAGIC = b"PAR1"
 
-# All that pyarrow was seen to raise on damaged files; it has no common base for them.
-_BROKEN = (
+BROKEN = (
     pa.ArrowException,
     OSError,
     ValueError,
@@ -32,6 +31,7 @@ _BROKEN = (
     TypeError,
     NotImplementedError,
 )
+"""All that pyarrow was seen to raise on damaged files; it has no common base for them."""
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def explaining(path: Path | str, kind: str = "Parquet") -> Iterator[None]:
         yield
     except MemoryError:
         raise TraceError(f"{path}: damaged, or too large: asks for more memory than there is") from None
-    except _BROKEN as error:
+    except BROKEN as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise TraceError(f"{path}: damaged {kind} data: {reason[0]}") from None
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,11 +21,27 @@ from replay.errors import TraceError
 from replay.trace import parquet
 from replay.trace.ahead import ahead
 from replay.trace.arrays import given_columns, minimal_metadata, zero_bitmap
-from replay.trace.events import BEFORE_ALL_NS, EVENT_BYTES, Array, Events, check, origin_source, seal, to_events
+from replay.trace.events import (
+    BEFORE_ALL_NS,
+    EVENT_BYTES,
+    Array,
+    Columns,
+    Events,
+    check,
+    origin_source,
+    seal,
+    to_events,
+)
 from replay.trace.schema import METADATA_KEY, ROW_GROUP_ROWS, TraceMetadata, parse_metadata
+
+if TYPE_CHECKING:
+    from replay.trace.side_file import Mapped
+    from replay.trace.unpack import Unpacker
 
 READ_ROWS = 1 << 16
 """Rows read at once. In batches of 2^20 rows an event took three times as long: their memory is fresh each time."""
+UNPACKED_EVENTS = 1 << 21
+"""Files with fewer are left to pyarrow: loading the kernels that decode faster takes what they would save."""
 SHARED_EVENTS = 1 << 22
 """Longer traces are streamed by their first replay: filling fresh memory takes longer than decoding into a cache."""
 SHARED_PART = 4
@@ -70,13 +87,43 @@ class TraceReader:
         """Checked events in order, at most max_events at a time."""
         last_t_ns = BEFORE_ALL_NS
         with parquet.opened(self.path) as file:
+            unpack = self._unpacker()
             for group in range(len(self.row_groups)):
                 row = 0
-                for columns in parquet.batches(file, self.path, group, max_events):
-                    check(columns, self.metadata, last_t_ns, str(self.path), group, row)
+                for columns, passed in self._columns(file, group, max_events, last_t_ns, unpack):
+                    if not passed:
+                        check(columns, self.metadata, last_t_ns, str(self.path), group, row)
                     row += len(columns.t_ns)
                     last_t_ns = int(columns.t_ns[-1])
                     yield to_events(columns)
+
+    def _unpacker(self) -> Unpacker | None:
+        """What decodes faster than pyarrow, in a process that has loaded numba for something else."""
+        jit = sys.modules.get("replay.jit")
+        if self.n_events < UNPACKED_EVENTS or jit is None or jit.DISABLED or jit.CACHE_FOLDER is None:
+            return None
+        from replay.trace.unpack import Unpacker
+
+        return Unpacker(self.path, self.metadata)
+
+    def _columns(
+        self, file: Any, group: int, max_events: int, last_t_ns: int, unpacker: Unpacker | None
+    ) -> Iterator[tuple[Columns, bool]]:
+        """A row group in batches, and whether each is known to pass its checks."""
+        done = 0
+        if unpacker is not None:
+            try:
+                for columns, passed in unpacker.batches(file, group, max_events, last_t_ns):
+                    yield columns, passed
+                    done += len(columns.t_ns)
+                return
+            except unpacker.unknown:
+                pass  # pyarrow reads it, or says what is wrong with it
+        for columns in parquet.batches(file, self.path, group, max_events):
+            known = min(done, len(columns.t_ns))
+            done -= known
+            if known < len(columns.t_ns):
+                yield columns.after(known), False
 
 
 class Trace:
@@ -89,6 +136,7 @@ class Trace:
         self._reader = reader
         self._events = events
         self._digest: str | None = None
+        self._side: Mapped | None = None
         self._replayed = False
         self._lock = threading.Lock()
         self.n_events: int = reader.n_events if reader is not None else len(events.t_ns)  # type: ignore[union-attr]
@@ -155,9 +203,15 @@ class Trace:
         if self._reader is not None:
             try:
                 with self.path.open("rb") as file:
-                    return hashlib.file_digest(file, "sha256").hexdigest()
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as error:
                 raise TraceError(f"{self.path}: cannot be read: {error.strerror or error}") from None
+            if self._side is not None and self._side.digest != found:
+                raise TraceError(
+                    f"{self.path}: was changed without changing its size or time; its decoded events, "
+                    f"{self._side.path}, are of what it was: delete them (replay trace decode --remove)"
+                )
+            return found
         assert self._events is not None
         digest = hashlib.sha256(self.metadata.to_json().encode())
         for array in self._events:
@@ -165,15 +219,24 @@ class Trace:
         return digest.hexdigest()
 
     def decode(self) -> Events:
-        """All events as shared read-only arrays, 14 bytes an event; read and checked once, by one thread.
+        """All events as shared read-only arrays, 14 bytes an event; read and checked once, or mapped from
+        a side file (replay.trace.side_file).
 
         Raises TraceError at the first faulty row, or when the arrays would not fit into this machine's
         memory.
         """
         with self._lock:
             if self._events is None:
-                self._events = self._decode()
+                self._events = self._mapped() or self._decode()
             return self._events
+
+    def _mapped(self) -> Events | None:
+        """The events in the trace's side file, which other processes share; None where it has none."""
+        from replay.trace import side_file
+
+        assert self._reader is not None
+        self._side = side_file.mapped(self._reader)
+        return None if self._side is None else self._side.events
 
     def _decode(self) -> Events:
         assert self._reader is not None
@@ -219,6 +282,9 @@ class Trace:
             first, self._replayed = not self._replayed, True
             large = self.n_events * EVENT_BYTES * SHARED_PART > memory_bytes()
             streams = self._events is None and self.n_events > SHARED_EVENTS and (first or large)
+            if streams:
+                self._events = self._mapped()
+                streams = self._events is None
         if streams:
             return ahead(self.windows(READ_ROWS, start_ns), lambda: self.digest)
         events = self.decode()

@@ -6,7 +6,7 @@ pyarrow version).
 
 Encodings: t_ns and page are DELTA_BINARY_PACKED without compression, vcpu and source dictionaries. This was
 the smallest on harvested traces and within 20 % of the smallest on store traces, needs no codec, and
-decodes at 7 to 10 ns an event; traces/README.md has the measurements.
+decodes fast (replay/trace/unpack.py); traces/README.md has the measurements.
 """
 
 from __future__ import annotations

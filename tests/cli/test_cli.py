@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import replay
-from replay.cli.main import COMMANDS
 from replay.plugins import names
 from tests.cli.calls import call
 
@@ -129,23 +128,6 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         timeout=300,
         check=False,
     )
-
-
-def test_help_and_lists_import_nothing_heavy():
-    for command in (
-        ["--help"],
-        ["list", "logs"],
-        ["list", "designs"],
-        *([name, "--help"] for name in COMMANDS),
-        ["--version"],
-    ):
-        code = (
-            "import sys\nfrom replay.cli.main import main\n"
-            f"try:\n    main({command!r})\nexcept SystemExit: pass\n"
-            "heavy = {'numba', 'numpy', 'polars', 'pyarrow', 'rich.progress'} & set(sys.modules)\nassert not heavy, heavy"
-        )
-        done = python("-c", code)
-        assert done.returncode == 0, (command, done.stderr)
 
 
 def test_the_demo_runs_from_the_shell():

@@ -12,7 +12,7 @@ import numba
 import pytest
 
 import replay.jit as jit
-from replay import work
+from replay import cache_folder, work
 from replay.plugins import names, parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,5 +125,5 @@ def test_old_cache_folders_are_pruned(tmp_path):
         os.utime(folder, (index + 1_700_000_000, index + 1_700_000_000))
     current = tmp_path / "kernels-now"
     current.mkdir()
-    jit._prune(current)
+    cache_folder.prune(current)
     assert [path.name for path in tmp_path.iterdir()] == ["kernels-now"]

@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "replay"
 LEVELS = {
     "version": 0, "errors": 0, "units": 0, "jit": 0, "work": 0, "columns": 0, "chance": 0, "toml_file": 0, "files": 0,
+    "cache_folder": 0,
     "kernels": 1, "trace": 1, "plugins": 1, "verbs": 1,
     "dirtylogs": 2, "designs": 2, "workloads": 2,
     "migration": 3, "synthesis": 3,
@@ -18,7 +19,7 @@ LEVELS = {
     "reshaping": 2, "describing": 4,
     "results": 4, "config": 4,
     "analysis": 5, "safety": 5, "validation": 5, "axes": 5,
-    "api": 6, "traces_api": 6, "analysis_api": 6, "grid": 6, "sweeping": 6, "answers": 6, "answers_api": 6,
+    "api": 6, "traces_api": 6, "analysis_api": 6, "grid": 6, "warming": 6, "sweeping": 6, "answers": 6, "answers_api": 6,
     "checkup": 5, "reproducing": 6, "reporting": 6,
     "cli": 7, "__init__": 7, "__main__": 7,
 }  # fmt: skip

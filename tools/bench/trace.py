@@ -1,18 +1,26 @@
-"""Trace files: bytes an event, and reading and applying one against applying events that are in memory already."""
+"""Trace files: bytes an event, and reading and applying one against applying events that are in memory already.
+
+In three ways: decoded by the thread that applies (its CPU time); decoded ahead by another thread (wall time, which
+needs two idle cores); and mapped from the decoded copy that `replay trace decode` makes (wall time, from opening on).
+"""
 
 from __future__ import annotations
 
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from replay.jit import U64
+from replay.jit import U64, wrapping
 from replay.kernels import memory
+from replay.trace import side_file
+from replay.trace.ahead import ahead
 from replay.trace.documentation import synthetic_streams
 from replay.trace.events import origin_vcpu
-from replay.trace.reader import Trace, TraceReader
+from replay.trace.reader import Trace, TraceReader, open_trace
 from replay.trace.writer import write_trace
 from tools.bench.apply import apply
 from tools.bench.harness import Row, Side, compare, measured
@@ -37,12 +45,13 @@ def measure(quick: bool) -> list[Row]:
             target = BYTES_TARGETS[kind]
             what = f"{label}: an event"
             rows.append(measured(what, [size], [ARRAY_BYTES], unit="B", target=target, of_ratio=False))
-            rows.append(_compare(f"{label}: read, apply", path, trace, quick))
+            rows += _compare(label, path, trace, quick)
     return rows
 
 
-def _compare(what: str, path: Path, trace: Trace, quick: bool) -> Row:
-    """Ours: from the file, one row group after the other. Theirs: the same kernel on arrays."""
+@wrapping
+def _compare(label: str, path: Path, trace: Trace, quick: bool) -> list[Row]:
+    """Ours: from the file, one batch after the other, or mapped. Theirs: the same kernel on arrays."""
     dirty, out = memory.words(-(-trace.metadata.n_pages // 64)), np.zeros(1, dtype=np.uint64)
     events, total = trace.decode(), [0]
 
@@ -58,6 +67,25 @@ def _compare(what: str, path: Path, trace: Trace, quick: bool) -> Row:
         for batch in TraceReader(path).batches():
             add(batch.page)
 
-    ours = Side(run=from_file, prepare=clear, result=lambda: total[0])
-    theirs = Side(run=lambda: add(events.page), prepare=clear, result=lambda: total[0])
-    return compare(what, ours, theirs, unit="ns/event", quick=quick, per=trace.n_events, target=TARGET)
+    def from_thread() -> None:
+        for batch in ahead(TraceReader(path).batches(), lambda: None):
+            add(batch.page)
+
+    def from_copy() -> None:
+        add(open_trace(path).decode().page)
+
+    def row(what: str, run: Callable[[], None], clock: Callable[[], int]) -> Row:
+        ours = Side(run=run, prepare=clear, result=lambda: total[0], clock=clock)
+        theirs = Side(run=lambda: add(events.page), prepare=clear, result=lambda: total[0], clock=clock)
+        return compare(
+            f"{label}: {what}", ours, theirs, unit="ns/event", quick=quick, per=trace.n_events, target=TARGET
+        )
+
+    rows = [
+        row("read, apply", from_file, time.thread_time_ns),
+        row("read ahead on a second core, apply: wall", from_thread, time.perf_counter_ns),
+    ]
+    side_file.make(TraceReader(path))
+    rows.append(row("map the decoded copy, apply: wall", from_copy, time.perf_counter_ns))
+    side_file.remove(path)
+    return rows
