@@ -96,7 +96,7 @@ class Feed:
         self.closed_loop = closed_loop
         self.repeats = 0
         self.ended = False
-        self._dealt: list[tuple[np.ndarray, ...]] = [_no_events(), _no_events()]
+        self._dealt = [_room(0), _room(0)]
         self.changed_kind = False  # whether some window's arrays are laid out otherwise than those before
         shape = source.shape
         self.n_vcpus = shape.n_vcpus
@@ -169,35 +169,33 @@ class Feed:
             shift_ns = self._source.duration_ns
             self._windows = self._open(0)
             window = next(self._windows)
+        arrays = _sealed(window[:3])  # of one kind to all kernels
         if self._lanes == 1 and guest.head[0] == guest.stop[0]:
-            arrays: tuple[np.ndarray, ...] = window[:3]
             guest.head[0], guest.stop[0] = 0, window.t_ns.size
         else:
-            arrays = self._deal(window, _U(shift_ns))
-        for array in arrays:
-            array.flags.writeable = False
+            arrays = _sealed(self._deal(arrays, _U(shift_ns)))
         self.changed_kind |= any(map(_of_other_kind, arrays, guest[:3]))
         self.guest = guest._replace(t_ns=arrays[0], page=arrays[1], origin=arrays[2])
         if shift_ns:
             guest.offset_ps[:] += _U(shift_ns * 1000 % _WRAP)
         guest.state[END_NS], guest.state[NEXT_PS] = window.end_ns, 0
 
-    def _deal(self, window: Window, earlier_ns: np.uint64) -> tuple[np.ndarray, ...]:
-        """The window's events lane by lane, behind those that the lanes have not used yet, whose times are moved back.
+    def _deal(self, window: tuple[np.ndarray, ...], earlier_ns: np.uint64) -> tuple[np.ndarray, ...]:
+        """A window's events lane by lane, behind those that the lanes have not used yet, whose times are moved back.
 
         Two sets of arrays take turns, so that they stay in the cache.
         """
-        guest, lane = self.guest, lane_of(window.origin, self._lanes)
+        guest, lane = self.guest, lane_of(window[2], self._lanes)
         counts = guest.stop - guest.head
         count_lanes(lane, counts)
         stops = np.cumsum(counts, dtype=np.uint64)
         total, place = int(stops[-1]), stops - counts
         self._dealt.reverse()
         if self._dealt[0][0].size < total:
-            self._dealt[0] = tuple(np.empty(2 * total, dtype) for dtype in (np.uint64, np.uint32, np.uint16))
+            self._dealt[0] = _room(2 * total)
         arrays, heads = self._dealt[0], place.copy()
         keep(*guest[:3], guest.head, guest.stop, earlier_ns, place, *arrays)
-        deal(*window[:3], lane, place, *arrays)
+        deal(*window, lane, place, *arrays)
         guest.head[:], guest.stop[:] = heads, stops
         return tuple(array[:total] for array in arrays)
 
@@ -207,8 +205,16 @@ def _of_other_kind(array: np.ndarray, other: np.ndarray) -> bool:
     return array.flags.aligned != other.flags.aligned or array.flags.c_contiguous != other.flags.c_contiguous
 
 
-def _no_events() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    arrays = np.empty(0, np.uint64), np.empty(0, np.uint32), np.empty(0, np.uint16)
+def _room(n_events: int) -> tuple[np.ndarray, ...]:
+    return np.empty(n_events, np.uint64), np.empty(n_events, np.uint32), np.empty(n_events, np.uint16)
+
+
+def _no_events() -> tuple[np.ndarray, ...]:
+    return _sealed(_room(0))
+
+
+def _sealed(arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """The same arrays, read-only from now on."""
     for array in arrays:
         array.flags.writeable = False
     return arrays

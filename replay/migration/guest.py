@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.jit import U0, U1, U6, U63, U64, U64_BITS, call_apart, inlined, kernel
+from replay.jit import NONE, U0, U1, U6, U63, U64, U64_BITS, call_apart, inlined, kernel
 from replay.kernels import memory
 from replay.kernels.bitmap import next_touched, test_and_set
 from replay.kernels.bits import lowest, popcount
@@ -27,6 +27,7 @@ from replay.verbs import (
     REFUSED,
     Meter,
     mark_ram,
+    write,
     write_host,
 )
 from replay.work import (
@@ -165,7 +166,7 @@ def read_planned(guest: Guest) -> None:
 
 
 @kernel
-def fill(empty: np.ndarray, turned: np.ndarray, word: Any, bit: Any) -> None:
+def _fill(empty: np.ndarray, turned: np.ndarray, word: Any, bit: Any) -> None:
     """A page that is written holds data from now on."""
     if empty[word] & bit != U0:
         empty[word] &= ~bit
@@ -173,7 +174,7 @@ def fill(empty: np.ndarray, turned: np.ndarray, word: Any, bit: Any) -> None:
 
 
 @kernel
-def write_otherwise(
+def _write_otherwise(
     log: Any, design: Any, outside: np.ndarray, state: np.ndarray, page: Any, origin: Any, meter: Meter
 ) -> Any:
     """A write that is not a vCPU's store, by the path its source has."""
@@ -209,3 +210,26 @@ def drain_outside(design: Any, outside: np.ndarray, state: np.ndarray, meter: Me
             meter.work[FAN_OUT] += U1
             bits &= bits - U1
         word = next_touched(outside, word + U1, stop)
+
+
+@kernel
+def lane_time(t_ns: np.ndarray, head: Any, stop: Any, offset_ps: Any, state: np.ndarray) -> Any:
+    """Host time of a lane's next event; of its window's end when it has none left; NONE when it never will."""
+    if head < stop:
+        return t_ns[head] * PS_PER_NS + offset_ps
+    if state[OPEN] != U0:
+        return state[END_NS] * PS_PER_NS + offset_ps
+    return NONE
+
+
+@inlined
+def apply_event(log: Any, design: Any, guest: Guest, index: Any, meter: Meter) -> Any:
+    """Write an event to the log, and data to its page."""
+    page, origin = U64(guest.page[index]), U64(guest.origin[index])
+    if origin <= VCPU_MASK:
+        stall = write(log, design, page, origin, meter)
+    else:
+        stall = _write_otherwise(log, design, guest.outside, guest.state, page, origin, meter)
+    if stall != REFUSED and guest.state[FILLS] != U0:
+        _fill(guest.empty, guest.turned, page >> U6, U1 << (page & U63))
+    return stall

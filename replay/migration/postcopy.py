@@ -28,8 +28,18 @@ from replay.kernels.bitmap import count_set, find_next
 from replay.kernels.bits import popcount
 from replay.migration import link
 from replay.migration.engine import EMPTY, LIMITED, OUT_OF_TIME, WANT_EVENTS
-from replay.migration.guest import CLOSED_LOOP, END_NS, FETCH, NEED_LANE, OPEN, Guest, read_pages, settle_classes
-from replay.migration.lanes import DONE, NEED_EVENTS, lane_time
+from replay.migration.guest import (
+    CLOSED_LOOP,
+    END_NS,
+    FETCH,
+    NEED_LANE,
+    OPEN,
+    Guest,
+    lane_time,
+    read_pages,
+    settle_classes,
+)
+from replay.migration.lanes import DONE, NEED_EVENTS
 from replay.migration.link import LIMIT, PAGE_BYTES, WINDOW_MS, put_page, rate_exceeded
 from replay.migration.sender import CALLS, DEADLINE_PS, NOW_PS, check_time, next_page, step_done, wait_until
 from replay.units import PS_PER_MS

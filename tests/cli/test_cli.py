@@ -111,7 +111,7 @@ def test_lost_pages_are_exit_code_3(capsys, monkeypatch):
     """An engine that loses pages is shown everything and then refused: here the count itself is tampered with."""
     from replay.migration import precopy
 
-    monkeypatch.setattr(precopy, "count_stale", lambda content: 5)
+    monkeypatch.setattr(precopy, "count_set", lambda words: 5)
     code, out, err = call(capsys, "run", "idle-1g", "--log", "tcg", *FAST)
     assert code == 3
     assert "5 lost" in out

@@ -94,7 +94,7 @@ def test_phase_names_who_did_not_converge(capsys):
 def test_phase_never_lets_a_design_win_that_loses_pages(capsys, monkeypatch):
     from replay.migration import precopy
 
-    monkeypatch.setattr(precopy, "count_stale", lambda content: 5)
+    monkeypatch.setattr(precopy, "count_set", lambda words: 5)
     code, out, _ = call(capsys, "phase", "idle:rate=500", "--x", "memory=64M", "--y", "dirty-rate=1x", *PAIR, *SMALL)
     assert code == 0
     assert "cannot win, any design: unsafe, lost 5 pages" in out

@@ -7,9 +7,9 @@ import pytest
 
 from replay.jit import U64, wrapping
 from replay.kernels import memory
+from replay.migration.blocks import first_later
 from replay.migration.feed import Feed, Window
 from replay.migration.guest import REDUNDANT, make_stale, read_planned
-from replay.migration.lanes import first_later
 from replay.migration.plan import N_PLANNED, chain
 from replay.verbs import GuestShape
 from replay.work import N_COUNTERS, NORMAL_PAGES, ZERO_PAGES
