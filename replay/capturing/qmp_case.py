@@ -25,6 +25,7 @@ from replay.version import __version__
 CASE, TRACE = "case.json", "trace.parquet"
 # QEMU adds the pages of successive syncs up and starts again when this has passed.
 PERIOD_MS = 1000.0
+UNSURE_MS = 0.2  # between a line of the log and the look at the clock
 _LINE = re.compile(
     rb"^(?:\d+@(?P<s>\d+)\.(?P<us>\d{6}):|(?P<iso>[\dT:.-]+)Z )(?P<event>[a-z][a-z0-9_]+) ?(?P<text>.*)$"
 )
@@ -199,23 +200,32 @@ def rounds_of(events: list[tuple[int, str, str]]) -> list[dict[str, Any]]:
     sync that is more than PERIOD_MS after the last began.
     """
     rounds: list[dict[str, Any]] = []
-    start_us, summed, period_ms = None, 0, None
+    start_us = None
     for t_us, name, text in events:
         if name == "migration_bitmap_sync_start":
             start_us = t_us
         elif name == "migration_bitmap_sync_end" and start_us is not None and (found := _COUNT.search(text)):
-            counter, end_ms = int(found[0]), t_us / 1000
             rounds.append(
                 {
                     "sync": len(rounds) + 1,
                     "start_ms": start_us / 1000,
-                    "end_ms": end_ms,
+                    "end_ms": t_us / 1000,
                     "sync_us": t_us - start_us,
-                    "qemu_counter": counter,
-                    "dirty_pages": counter - summed if counter >= summed else counter,
+                    "qemu_counter": int(found[0]),
                 }
             )
-            period_ms = start_us / 1000 if period_ms is None else period_ms
-            over = end_ms > period_ms + PERIOD_MS
-            summed, period_ms, start_us = (0, end_ms, None) if over else (counter, period_ms, None)
+            start_us = None
+    summed, period_ms = 0, rounds[0]["start_ms"] if rounds else 0.0
+    for entry, later in zip(rounds, [*rounds[1:], None], strict=True):
+        counter = entry["qemu_counter"]
+        entry["dirty_pages"] = counter - summed if counter >= summed else counter
+        over = _is_over(entry["end_ms"] - period_ms, counter, None if later is None else later["qemu_counter"])
+        summed, period_ms = (0, entry["end_ms"]) if over else (counter, period_ms)
     return rounds
+
+
+def _is_over(spent_ms: float, counter: int, later: int | None) -> bool:
+    """Whether a sync ended a period. QEMU compares whole milliseconds: within one, only the next counter tells."""
+    if PERIOD_MS - UNSURE_MS < spent_ms < PERIOD_MS + 1 + UNSURE_MS and later is not None:
+        return later < counter
+    return spent_ms > PERIOD_MS

@@ -110,6 +110,15 @@ def test_rounds_undo_the_sums_of_a_period():
     assert rounds_of([(5, "migration_bitmap_sync_end", "dirty_pages 3")]) == []
 
 
+@pytest.mark.parametrize(("later", "pages"), [(230, 30), (50, 50)])
+def test_within_a_millisecond_of_a_period_the_next_sum_tells(later, pages):
+    """1,000.4 ms may be 1,000 of QEMU's whole ms, which is no more than a period, or 1,001, which is."""
+    events = []
+    for start_us, counter in ((0, 0), (500_000, 120), (1_000_400, 200), (1_100_000, later)):
+        events += [(start_us, "migration_bitmap_sync_start", ""), (start_us, "migration_bitmap_sync_end", f"d {counter}")]
+    assert [entry["dirty_pages"] for entry in rounds_of(events)] == [0, 120, 80, pages]
+
+
 def test_a_case_takes_no_folder_of_another(tmp_path):
     check_folder(tmp_path / "new")
     check_folder(tmp_path)
