@@ -216,10 +216,11 @@ def rounds_of(events: list[tuple[int, str, str]]) -> list[dict[str, Any]]:
             )
             start_us = None
     summed, period_ms = 0, rounds[0]["start_ms"] if rounds else 0.0
-    for entry, later in zip(rounds, [*rounds[1:], None], strict=True):
+    later = [*(entry["qemu_counter"] for entry in rounds[1:]), None]
+    for entry, next_counter in zip(rounds, later, strict=False):  # of no rounds, later is one longer
         counter = entry["qemu_counter"]
         entry["dirty_pages"] = counter - summed if counter >= summed else counter
-        over = _is_over(entry["end_ms"] - period_ms, counter, None if later is None else later["qemu_counter"])
+        over = _is_over(entry["end_ms"] - period_ms, counter, next_counter)
         summed, period_ms = (0, entry["end_ms"]) if over else (counter, period_ms)
     return rounds
 
