@@ -131,6 +131,11 @@ def heeds_first(log: Any) -> bool:
 
 
 @verb
+def expect_write(log: Any, page: Any) -> None:
+    """A store to `page` may come soon: prefetch what `write` will look at first. Changes and counts nothing."""
+
+
+@verb
 def write_host(log: Any, design: Any, page: Any, vcpu: Any, meter: Meter) -> Any:
     """The hypervisor itself writes guest memory on the vCPU's thread (clock pages, emulated stores). As `write`."""
     mark_ram(design, page, meter)

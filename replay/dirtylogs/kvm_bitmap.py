@@ -23,9 +23,11 @@ from replay.jit import U0, U1, U6, U63, U64
 from replay.kernels import memory
 from replay.kernels.bitmap import test_and_set
 from replay.kernels.bits import popcount
+from replay.kernels.prefetch import prefetch
 from replay.verbs import (
     GuestShape,
     Meter,
+    expect_write,
     fold_slots,
     harvest,
     heeds,
@@ -65,6 +67,11 @@ def build(config: Config, shape: GuestShape) -> State:
         due=memory.words((shape.n_pages >> CLEAR_SHIFT) + 1),
         sizes=np.array([shape.n_pages, shape.n_vcpus, *[0] * shape.n_vcpus], dtype=np.uint64),
     )
+
+
+@expect_write.implement(State)
+def _expect_write(log: State, page: Any) -> None:
+    prefetch(log.l0, page >> U6)
 
 
 @heeds.implement(State)

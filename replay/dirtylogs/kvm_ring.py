@@ -29,6 +29,7 @@ from replay.errors import UsageError
 from replay.jit import NONE, U0, U1, U6, U63, U64, kernel
 from replay.kernels import memory, ring
 from replay.kernels.bitmap import test_and_clear
+from replay.kernels.prefetch import prefetch
 from replay.plugins import param
 from replay.verbs import (
     AGE,
@@ -37,6 +38,7 @@ from replay.verbs import (
     GuestShape,
     Meter,
     backlog,
+    expect_write,
     fetch,
     fetch_order,
     fold_slots,
@@ -144,6 +146,11 @@ def build(config: Config, shape: GuestShape) -> State:
         sleep_us=memory.words(shape.n_vcpus),
         limit=memory.words(4),
     )
+
+
+@expect_write.implement(State)
+def _expect_write(log: State, page: Any) -> None:
+    prefetch(log.armed, page >> U6)
 
 
 @heeds.implement(State)

@@ -19,10 +19,12 @@ import numpy as np
 
 from replay.jit import NONE, U0, U1, U6, U63, U64
 from replay.kernels import memory
+from replay.kernels.prefetch import prefetch
 from replay.verbs import (
     REFUSED,
     GuestShape,
     Meter,
+    expect_write,
     full,
     harvest,
     heeds,
@@ -56,6 +58,11 @@ class State(NamedTuple):
 def build(config: Config, shape: GuestShape) -> State:
     """All pages armed."""
     return State(armed=memory.ones_up_to(shape.n_pages, shape.n_words), vcpus=memory.words(2 * shape.n_vcpus))
+
+
+@expect_write.implement(State)
+def _expect_write(log: State, page: Any) -> None:
+    prefetch(log.armed, page >> U6)
 
 
 @heeds.implement(State)

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from replay.jit import NONE, U0, U1, U64, inlined, kernel
+from replay.jit import NONE, U0, U1, U6, U64, inlined, kernel
+from replay.kernels.prefetch import prefetch
 from replay.migration.blocks import many_due, run_block
 from replay.migration.guest import (
     BUSY_UNTIL_PS,
@@ -46,6 +47,7 @@ from replay.verbs import (
     HELD,
     REFUSED,
     Meter,
+    expect_write,
     limit_sleep_ps,
     live,
     next_wake,
@@ -58,6 +60,7 @@ from replay.verbs import (
 from replay.work import GUEST_WRITES, PRODUCER_SENDS, VCPU_HOLDS
 
 DONE, NEED_EVENTS = 0, 1
+_AHEAD = U64(12)  # events
 
 
 @inlined
@@ -123,9 +126,20 @@ def _nap(offset_ps: np.ndarray, state: np.ndarray) -> None:
 
 
 @inlined
+def _expect(log: Any, guest: Guest, index: Any) -> None:
+    """Have ready what an event to come will look at: maps of 96G do not fit the inner caches, and the first look
+    decides a branch."""
+    page = U64(guest.page[index])
+    expect_write(log, page)
+    prefetch(guest.stale, page >> U6)
+    prefetch(guest.empty, page >> U6)
+
+
+@inlined
 def _run_one(log: Any, design: Any, guest: Guest, stream: np.ndarray, meter: Meter, lane: Any) -> Any:
     """Apply the lane's next event; returns how long its vCPU waits for it, REFUSED or HELD."""
     index = guest.head[lane]
+    _expect(log, guest, min(index + _AHEAD, U64(guest.page.size) - U1))
     stall = apply_event(log, design, guest, index, meter)
     if stall == REFUSED:
         return stall
