@@ -115,7 +115,10 @@ def test_within_a_millisecond_of_a_period_the_next_sum_tells(later, pages):
     """1,000.4 ms may be 1,000 of QEMU's whole ms, which is no more than a period, or 1,001, which is."""
     events = []
     for start_us, counter in ((0, 0), (500_000, 120), (1_000_400, 200), (1_100_000, later)):
-        events += [(start_us, "migration_bitmap_sync_start", ""), (start_us, "migration_bitmap_sync_end", f"d {counter}")]
+        events += [
+            (start_us, "migration_bitmap_sync_start", ""),
+            (start_us, "migration_bitmap_sync_end", f"d {counter}"),
+        ]
     assert [entry["dirty_pages"] for entry in rounds_of(events)] == [0, 120, 80, pages]
 
 
