@@ -77,7 +77,7 @@ def _cache() -> list[dict[str, Any]]:
         return []
     if not jit.CACHE_FOLDER:
         return [
-            _finding("kernel cache", BROKEN, "no folder can be written: every start compiles for 10 to 15 s",
+            _finding("kernel cache", BROKEN, "no folder can be written: every start compiles for 15 to 20 s",
                      "point REPLAY_CACHE_DIR to a folder that can be written")
         ]  # fmt: skip
     folder = Path(jit.CACHE_FOLDER)
