@@ -81,10 +81,8 @@ class Guest(NamedTuple):
     stall_ps: np.ndarray  # uint64 (4 * n_lanes,)  how long each lane has stood still, for FULL, SYNC, SLEEP and FETCH
     held_ps: np.ndarray  # uint64 (n_lanes,)  host time since when the lane is held; NONE when it is not
     retry_ps: np.ndarray  # uint64 (n_lanes,)  host time at which a held lane tries again
-    state: (
-        np.ndarray
-    )  # uint64 (16,)  NEXT_PS ... OUTSIDE, see the constants above; OUTSIDE 1: `outside` was written to;
-    #                    CHECK 1: `stale` is kept; FILLS 1: there were empty pages at the start
+    state: np.ndarray  # uint64 (16,)  NEXT_PS ... OUTSIDE, see the constants above; CHECK 1: `stale` is kept
+    #                    FILLS 1: there were empty pages at the start; OUTSIDE 1: `outside` was written to
     outside: np.ndarray  # uint64 (n_words,)  pages in the dirty logs of vhost and VFIO
     stale: np.ndarray  # uint64 (n_words,)  pages written since their last read, or never read
     empty: np.ndarray  # uint64 (n_words,)  pages that hold only zeros
@@ -92,7 +90,7 @@ class Guest(NamedTuple):
     cache: Cache  # of xbzrle, see xbzrle.py
     turned: np.ndarray  # uint64 (n_words / 4096,)  bit set: an empty page of these 64 words was written since the last
     #                     settle
-    block: Block  # scratch: what of the lanes' next events is applied at once, see lanes.py
+    block: Block  # scratch: what of the lanes' next events is applied at once, see blocks.py
     plan: Plan  # what the sender will read before the guest has caught up with it, see plan.py
 
 
